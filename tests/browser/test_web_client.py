@@ -67,7 +67,7 @@ class Served:
     """A node whose gateway comes back on the same port, as it does under a supervisor."""
 
     def __init__(self, directory: Path, origin: str) -> None:
-        self.node = LogosUp(directory / "n")
+        self.node = LogosUp(directory / "n", "max-topics-per-app=1200")
         tokens = directory / "tokens"
         tokens.write_text(f"{TOKEN} apps\n")
         tokens.chmod(0o600)
@@ -215,14 +215,14 @@ def test_a_page_of_an_origin_that_is_not_allowed_gets_nothing(
 
 
 def test_an_app_learns_all_its_topics(browser: Chromium, site: Site, served: Served) -> None:
-    """400 KB of them, where a reply of the Messaging API carries 256 KiB: the gateway requests the rest."""
+    """265 KiB of them, where a reply of the Messaging API carries 256 KiB: the gateway requests the rest."""
     browser("fresh")
     browser("open", url=served.page(site, "topics"))
     browser.wait("document.title === 'connected'")
-    more = "Array.from({ length: 400 }, (_, number) => `/browser/1/${number}${'x'.repeat(1000)}/plain`)"
+    more = "Array.from({ length: 1100 }, (_, number) => `/browser/1/${number}${'x'.repeat(220)}/plain`)"
     assert browser.value(f"client.subscribe({more})") == {}
-    assert browser.value("client.subscriptions().then((topics) => new Set(topics).size)") == 401
-    assert browser.value("client.status().then(({ topics }) => Object.keys(topics).length)") == 401
+    assert browser.value("client.subscriptions().then((topics) => new Set(topics).size)") == 1101
+    assert browser.value("client.status().then(({ topics }) => Object.keys(topics).length)") == 1101
 
 
 def test_a_page_uses_a_channel(browser: Chromium, site: Site, served: Served) -> None:
