@@ -301,17 +301,7 @@ class Muxer(abc.ABC):
 
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
         """Split `data` into frames, as flow control and queue space permit."""
-        if self._write_directly(stream, data):
-            # A turn of the loop costs more than a write of some KiB: give one up after several writes.
-            self._turn_used += max(len(data), TURN // 16)
-            if self._turn_used < TURN:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                return
-            self._turn_used = 0
-            await trio.lowlevel.checkpoint()
-            return
-        view: memoryview | bytes = data
-        position, total = 0, len(data)
+        position, total, queued = 0, len(data), not data
         while True:
             if stream.abort_reason is not None:
                 raise StreamClosed(stream.abort_reason)
@@ -319,17 +309,23 @@ class Muxer(abc.ABC):
                 raise StreamClosed("closed for writing")
             if position == total:
                 break
-            size = min(stream.send_window, total - position, self.max_body)
-            if size > 0 and self._queued < self.limits.send_buffer:
-                if size < total:
-                    if position == 0:
-                        view = memoryview(data)
-                    self.send_body(stream, view[position : position + size])
-                else:
-                    self.send_body(stream, data)
+            if size := self._write_directly(stream, data, position):
                 position += size
                 continue
+            size = min(stream.send_window, total - position, self.max_body)
+            if size > 0 and self._queued < self.limits.send_buffer:
+                whole = size == total
+                self.send_body(stream, data if whole else memoryview(data)[position : position + size])
+                position += size
+                queued = True
+                continue
             await self._wait_to_write(stream, for_room=size > 0)
+        # A turn of the loop costs more than a write of some KiB: give one up after several writes.
+        self._turn_used += max(total, TURN // 16)
+        if self._turn_used < TURN and not queued:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        self._turn_used = 0
         await trio.lowlevel.checkpoint()
 
     def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
@@ -338,13 +334,15 @@ class Muxer(abc.ABC):
         now = time.perf_counter()
         if len(data) < DIRECT_LARGE and now - self._direct_at < DIRECT_PAUSE:
             return False
-        if not self._write_directly(stream, data):
+        if len(data) > stream.send_window or not self._write_directly(stream, data, 0):
             return False
         self._direct_at = now
         return True
 
-    def _write_directly(self, stream: MuxedStream, data: bytes) -> bool:
-        size = len(data)
+    def _write_directly(self, stream: MuxedStream, data: bytes, start: int) -> int:
+        """Write what the credit allows of `data[start:]`. Return how many bytes: 0 while the connection is
+        busy."""
+        size = min(stream.send_window, len(data) - start)
         if (
             self._queue
             or self._unsent
@@ -352,18 +350,23 @@ class Muxer(abc.ABC):
             or self._ended is not None
             or stream.abort_reason is not None
             or stream.output_ended
-            or not 0 < size <= min(stream.send_window, LARGEST)
+            or size <= 0
+            or len(data) > LARGEST
             or not self._channel.can_send_now
         ):
-            return False
-        most = self.max_body
-        heads = [self.data_header(stream, min(most, size - start)) for start in range(0, size, most)]
-        rest = self._channel.send_data(data, heads, most)
+            return 0
+        most, stop = self.max_body, start + size
+        frames = []
+        while start < stop:
+            end = min(stop, start - start % most + most)
+            frames.append((self.data_header(stream, end - start), start, end))
+            start = end
+        rest = self._channel.send_data(data, frames, most)
         if rest:
             self._unsent, self._unsent_size = rest, size
             self._queued += size
             self._wake_writer()
-        return True
+        return size
 
     async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:
         if for_room:

@@ -309,14 +309,22 @@ class SecureChannel:
         """
         return self._write_some(self._seal(pieces))
 
-    def send_data(self, data: bytes, heads: Sequence[bytes], most: int) -> bytes:
-        """Do the same with `data` as one frame for each of `heads` and at most `most` bytes of its own."""
+    def send_data(self, data: bytes, frames: Sequence[tuple[bytes, int, int]], most: int) -> bytes:
+        """Do the same with parts of `data`, each a header and the span of its body, which does not cross a
+        multiple of `most`."""
         scratch, end = self._scratch, 0
-        target = scratch.sealed(len(data) + len(heads) * (2 + HEADER_ROOM + TAG))
-        for head, (start, stop) in zip(heads, scratch.lay_out(data, most), strict=True):
-            begin = start - len(head)
-            scratch.plain[begin:start] = head
-            end = self._seal_into(target, end, scratch.plain[begin:stop])
+        scratch.lay_out(data, most)
+        plain = scratch.plain
+        target = scratch.sealed(len(data) + len(frames) * (2 + HEADER_ROOM + TAG))
+        for head, start, stop in frames:
+            place = start + (start // most + 1) * HEADER_ROOM
+            begin = place - len(head)
+            # A body that begins within a laid out one has no room of its own before it.
+            covered = bytes(plain[begin:place]) if start % most else b""
+            plain[begin:place] = head
+            end = self._seal_into(target, end, plain[begin : place + stop - start])
+            if covered:
+                plain[begin:place] = covered
         self.sent_bytes += end
         return self._write_some(target[:end])
 

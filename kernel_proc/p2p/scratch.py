@@ -3,7 +3,6 @@ waits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 __all__ = ["FRAME_ROOM", "HEADER_ROOM", "LARGEST", "Scratch"]
@@ -26,7 +25,7 @@ class Scratch:
     encrypting what goes into them.
     """
 
-    __slots__ = ("_most", "_sealed", "_source", "_spans", "plain", "received")
+    __slots__ = ("_most", "_sealed", "_source", "plain", "received")
 
     def __init__(self) -> None:
         self.plain: Final = memoryview(bytearray(LARGEST + _FRAMES * HEADER_ROOM))
@@ -34,7 +33,6 @@ class Scratch:
         self._sealed = memoryview(bytearray(256 * 1024))
         self._source = b""
         self._most = 0
-        self._spans: list[tuple[int, int]] = []
 
     def sealed(self, size: int) -> memoryview:
         """Return a buffer of at least `size` bytes for ciphertext; it is good until the next call."""
@@ -42,18 +40,15 @@ class Scratch:
             self._sealed = memoryview(bytearray(size))
         return self._sealed
 
-    def lay_out(self, data: bytes, most: int) -> Sequence[tuple[int, int]]:
-        """Copy `data` into `plain`, in bodies of at most `most` bytes with room for a header before each.
-        Return where the bodies begin and end.
+    def lay_out(self, data: bytes, most: int) -> None:
+        """Copy `data` into `plain`, in bodies of `most` bytes with HEADER_ROOM before each.
 
         A message goes to many peers, one after the other, as the same object: it is copied once.
         """
         if data is not self._source or most != self._most:
-            self._source, self._most, self._spans = data, most, []
+            self._source, self._most = data, most
             position = HEADER_ROOM
             for start in range(0, len(data), most):
                 stop = position + min(most, len(data) - start)
                 self.plain[position:stop] = memoryview(data)[start : start + most]
-                self._spans.append((position, stop))
                 position = stop + HEADER_ROOM
-        return self._spans

@@ -116,6 +116,36 @@ async def test_connections_of_a_host_share_the_copy_of_a_message_but_not_its_hea
 
 
 @trio_test()
+async def test_what_the_credit_allows_is_written_directly_and_the_rest_with_the_next_credit() -> None:
+    scratch = Scratch()
+    message = os.urandom(MAX_BODY + 40_000)
+    grants = (1_000, MAX_BODY - 1_000, 5_000, 35_000)  # within a body, to its end, and again
+    async with direct(scratch) as one, direct(scratch) as other, trio.open_nursery() as nursery:
+        one.skip_opening()
+        other.skip_opening()
+        one.stream.send_window = 0
+        nursery.start_soon(one.stream.write, message)
+        await one.settle()
+        got = b""
+        for credit in grants:
+            one.stream.send_window += credit
+            one.stream.wake_writer()
+            await one.settle()
+            assert not one.muxer._queue
+            assert one.stream.send_window == 0
+            frame = await one.receive(HEADER_SIZE + credit)
+            assert frame[:HEADER_SIZE] == header(DATA, 0, one.stream.stream_id, credit)
+            got += frame[HEADER_SIZE:]
+            # The headers within bodies leave the copy that all connections share as it was.
+            other.stream.send_window = len(message)
+            assert other.stream.write_now(message)
+            frames = await other.receive(len(message) + 2 * HEADER_SIZE)
+            assert frames[HEADER_SIZE:][:MAX_BODY] == message[:MAX_BODY]
+            assert frames[MAX_BODY + 2 * HEADER_SIZE :] == message[MAX_BODY:]
+        assert got == message
+
+
+@trio_test()
 async def test_a_write_needs_no_writer_task_while_the_connection_is_idle() -> None:
     async with direct() as end:
         end.skip_opening()
