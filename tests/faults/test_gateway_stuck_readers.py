@@ -39,6 +39,7 @@ def node() -> Iterator[tuple[KernelProcess, GatewayProcess]]:
         MapiProcess(path / "n"),
         GatewayProcess(path / "n", constants=LIMITS) as gateway,
     ):
+        gateway.wait_for("/health", lambda answer: answer.json["nodeHealth"] == "READY")
         yield kernel, gateway
 
 

@@ -37,6 +37,7 @@ def node() -> Iterator[LogosUp]:
 @pytest.fixture(scope="module")
 def gateway(node: LogosUp) -> Iterator[GatewayProcess]:
     with GatewayProcess(node.data_dir) as process:
+        process.wait_for("/health", lambda answer: answer.json["nodeHealth"] == "READY")
         yield process
 
 

@@ -60,6 +60,8 @@ def guarded(node: LogosUp, directory: Path) -> Iterator[GatewayProcess]:
         f"--rest-allow-origin={PAGE}",
         "--log-level=DEBUG",
     ) as process:
+        ready = bearer(APPS)
+        process.wait_for("/health", lambda answer: answer.json["nodeHealth"] == "READY", headers=ready)
         yield process
 
 

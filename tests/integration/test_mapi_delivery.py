@@ -121,9 +121,9 @@ async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_p
             await collect(alice, MessageSent, 11, timeout=20)
             b.mapi.start()
             await asyncio.to_thread(b.kernel.start)
+            # From a store, or from a filter peer that still had them queued for this node.
             got = await collect(bob, MessageReceived, 10, timeout=30)
             assert sorted(m.payload for m in got) == sorted(b"missed-%d" % n for n in range(10))
-            assert {m.source for m in got} == {"history"}
 
 
 @in_both_modes

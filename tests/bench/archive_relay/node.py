@@ -174,8 +174,8 @@ class _Asker:
             "asked",
             queries=len(self._times),
             refused=self._refused,
-            p50_ms=percentile(self._times, 0.5),
-            p99_ms=percentile(self._times, 0.99),
+            p50_ms=percentile(self._times, 0.5) if self._times else None,
+            p99_ms=percentile(self._times, 0.99) if self._times else None,
         )
 
     async def _ask(self, due: float, start: int, end: int) -> None:
