@@ -193,6 +193,42 @@ async def test_a_handler_that_raises_does_not_stop_the_reading() -> None:
 
 
 @both_loops()
+async def test_libzmq_has_no_reason_to_process_commands_within_a_message() -> None:
+    """It aborts the process if the loss of a connection is noticed there (see `_drain`)."""
+    with bench() as made:
+        router, received = made.router(), list[list[bytes]]()
+        end = made.own(drain(open_dealer(made.context, made.endpoint), received.append))
+        await until(lambda: end.send([b"hello"]))
+        await until(lambda: router.poll(0) != 0)
+        identity, _ = router.recv_multipart()
+        reads = since_commands = 0
+        read, look = end._recv_frame, end._get_option
+
+        def counted(flags: int, *copy: bool) -> Any:
+            nonlocal reads, since_commands
+            try:
+                frame = read(flags, *copy)
+            except zmq.Again:
+                reads = 0
+                raise
+            reads += 1
+            since_commands += 1
+            if reads % 100 == 0:
+                assert since_commands <= 3, "the message began before commands were processed"
+            return frame
+
+        def looked(option: int) -> Any:
+            nonlocal since_commands
+            since_commands = 0
+            return look(option)
+
+        end._recv_frame, end._get_option = counted, looked
+        for number in range(500):
+            router.send_multipart([identity, b"%d" % number, b"two", b"three"])
+        await until(lambda: len(received) == 500)
+
+
+@both_loops()
 async def test_a_flood_leaves_the_loop_its_turns() -> None:
     with bench() as b:
         source = b.context.socket(zmq.PUSH)
