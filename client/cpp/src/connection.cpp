@@ -233,6 +233,9 @@ void Connection::drain(std::size_t most) {
 
 /// False: there is nothing.
 bool Connection::receive() {
+  // Asking for events makes the socket hear of a lost connection now. Between two frames of a message that would abort
+  // the process (libzmq 4.3.5 with `immediate`: fq.cpp, `!_more`).
+  if (socket_) (void)socket_.get(zmq::sockopt::events);
   std::size_t count = 0;
   for (bool more = true; more; ++count) {
     if (parts_.size() <= count) parts_.emplace_back();

@@ -222,6 +222,9 @@ func (s *socket) take(batch [][][]byte) (_ [][][]byte, open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(batch) < batchSize && !s.closed {
+		// Asking for events makes the socket hear of a lost connection now. Between two frames of a message that
+		// would abort the process (libzmq 4.3.5 with IMMEDIATE: fq.cpp, `!_more`).
+		s.look()
 		frame, err := s.zs.RecvBytes(zmq.DONTWAIT)
 		if err != nil {
 			break

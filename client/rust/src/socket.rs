@@ -87,6 +87,9 @@ impl Socket {
     /// What has arrived; none: nothing (more) now.
     pub fn receive(&mut self) -> Option<Frames> {
         let mut frames = Frames::new();
+        // Asking for events makes the socket hear of a lost connection now. Between two frames of a message that would
+        // abort the process (libzmq 4.3.5 with IMMEDIATE: fq.cpp, `!_more`).
+        let _ = uninterrupted(|| self.inner.get_events());
         loop {
             frames.push(uninterrupted(|| self.inner.recv_bytes(zmq2::DONTWAIT)).ok()?);
             if !self.inner.get_rcvmore().ok()? {
