@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --use
 UV     := $(shell command -v uv 2>/dev/null)
 BENCH  ?=
 # Tests mostly wait for each other and for time: more of them at once than there are cores.
-JOBS   ?= 3
+JOBS   ?= 4
 SEED   ?=
 DURATION ?= 100
 MINUTES ?= 30
