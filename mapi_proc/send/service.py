@@ -104,7 +104,11 @@ class SendService:
         """See `SendIntake`."""
         self.counters.accepted += 1
         task = task_of(entry, shard)
-        self.ledger.accept(task)
+        try:
+            self.ledger.accept(task)
+        except BaseException:
+            self.abandoned(attempt)  # or its place would be taken for ever
+            raise
         if attempt is None:
             self.loop.accepted(task)
             return

@@ -513,6 +513,23 @@ async def test_sends_of_one_turn_go_to_the_disk_together(
 
 
 @asyncio_test()
+async def test_a_fault_gives_the_place_of_the_planned_attempt_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        running = await start_sends(core)
+        free = core.sends.loop._running
+        with monkeypatch.context() as patched:
+            patched.setattr(core.sends.ledger, "accept", lambda task: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                await accepted(core, app, TOPIC, b"bad")
+        assert core.sends.loop._running == free
+        running.cancel()
+
+
+@asyncio_test()
 async def test_a_fault_with_one_send_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
