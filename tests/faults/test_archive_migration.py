@@ -28,7 +28,7 @@ from tests.integration.test_archive_partitions import (
 )
 from tests.support.archive import Model
 from tests.support.kernel_process import eventually
-from tests.support.postgres import PostgresServer, require_postgres
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.integration
 
@@ -84,24 +84,18 @@ POINTS = (
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(require_postgres()) as running_server:
-        yield running_server
-
-
 @pytest.fixture
-def database(server: PostgresServer) -> str:
-    name = server.new_database()
+def database(postgres: PostgresServer) -> str:
+    name = postgres.new_database()
     for statement in VERSION_1.read_text().split(";"):
         if statement.strip():
-            server.execute(statement, name)
+            postgres.execute(statement, name)
     return name
 
 
 @pytest.fixture
-def engine(server: PostgresServer, database: str) -> Iterator[PostgresEngine]:
-    made = PostgresEngine(server.url(database), shown="the database")
+def engine(postgres: PostgresServer, database: str) -> Iterator[PostgresEngine]:
+    made = PostgresEngine(postgres.url(database), shown="the database")
     made.open()
     yield made
     made.close()
@@ -139,7 +133,7 @@ def kernels() -> Iterator[Callable[[str, str, bool], Iterator[int]]]:
 
 
 def test_a_kill_at_any_statement_loses_nothing_and_the_next_kernel_goes_on(
-    server: PostgresServer,
+    postgres: PostgresServer,
     database: str,
     engine: PostgresEngine,
     kernels: Callable[[str, str, bool], Iterator[int]],
@@ -149,7 +143,7 @@ def test_a_kill_at_any_statement_loses_nothing_and_the_next_kernel_goes_on(
     model.rows.update(far)
     engine.insert(rows_of(model))
     for number, (point, after) in enumerate(POINTS):
-        _, code = kernels(server.url(database), point, after)
+        _, code = kernels(postgres.url(database), point, after)
         assert code == -signal.SIGKILL, (point, code)
         # Those dated years ahead, which no relay brings, are held while the last partition is cut.
         assert [digest for digest in hashes(engine) if digest not in far] == in_order(model)[:-3], point
@@ -158,16 +152,16 @@ def test_a_kill_at_any_statement_loses_nothing_and_the_next_kernel_goes_on(
         model.rows.update(more.rows)
     take_over(engine)
     assert hashes(engine) == in_order(model)
-    assert server.execute("SELECT version FROM logos_schema", database) == [(2,)]
-    assert names(server, database) == ["logos_message_first", "logos_message_last"]
-    assert server.execute("SELECT to_regclass('logos_message_held')", database) == [(None,)]
-    assert server.execute("SELECT count(*) FROM pg_constraint WHERE conname LIKE '%bound'", database) == [
+    assert postgres.execute("SELECT version FROM logos_schema", database) == [(2,)]
+    assert names(postgres, database) == ["logos_message_first", "logos_message_last"]
+    assert postgres.execute("SELECT to_regclass('logos_message_held')", database) == [(None,)]
+    assert postgres.execute("SELECT count(*) FROM pg_constraint WHERE conname LIKE '%bound'", database) == [
         (0,)
     ]
 
 
 def test_a_kill_while_the_server_builds_the_index(
-    server: PostgresServer,
+    postgres: PostgresServer,
     database: str,
     engine: PostgresEngine,
     kernels: Callable[[str, str, bool], Iterator[int]],
@@ -176,14 +170,14 @@ def test_a_kill_while_the_server_builds_the_index(
     import psycopg
 
     def builds() -> bool:
-        return bool(server.execute("SELECT pid FROM pg_stat_progress_create_index", database))
+        return bool(postgres.execute("SELECT pid FROM pg_stat_progress_create_index", database))
 
     model = spread(300, START, begin=START - WIDTH)
     engine.insert(rows_of(model))
-    with psycopg.connect(server.url(database)) as other:
+    with psycopg.connect(postgres.url(database)) as other:
         # The build waits for writers that began before it.
         other.execute("LOCK TABLE logos_message IN ROW EXCLUSIVE MODE")
-        kernel = kernels(server.url(database), "", False)
+        kernel = kernels(postgres.url(database), "", False)
         pid = next(kernel)
         eventually(builds, 30)
         subprocess.run(["kill", "-KILL", str(pid)], check=True)
@@ -200,11 +194,11 @@ def test_a_kill_while_the_server_builds_the_index(
     eventually(lambda: not builds(), 20)
     take_over(engine)
     assert hashes(engine) == in_order(model)
-    assert server.execute("SELECT version FROM logos_schema", database) == [(2,)]
+    assert postgres.execute("SELECT version FROM logos_schema", database) == [(2,)]
 
 
 def test_a_claim_that_was_lost_during_a_long_step_ends_the_round(
-    server: PostgresServer, database: str, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, database: str, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another kernel may be at work by then. During the step itself, silence costs no claim."""
     engine.insert(rows_of(spread(20, START, begin=START - WIDTH)))
@@ -217,7 +211,7 @@ def test_a_claim_that_was_lost_during_a_long_step_ends_the_round(
         ((limit,),) = engine._claim[1].execute("SHOW idle_in_transaction_session_timeout").fetchall()
         limits.append(limit)
         if len(limits) == 1:
-            server.execute(
+            postgres.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
             )
 
@@ -226,10 +220,10 @@ def test_a_claim_that_was_lost_during_a_long_step_ends_the_round(
     with pytest.raises(DatabaseFailed):
         engine.prepare(START, KEEPS)
     assert limits == ["375min"]  # more than six hours
-    assert server.execute("SELECT version FROM logos_schema", database) == [(1,)]
+    assert postgres.execute("SELECT version FROM logos_schema", database) == [(1,)]
     take_over(engine)
     assert limits[1:3] == ["375min", "15min"]
-    assert server.execute("SELECT version FROM logos_schema", database) == [(2,)]
+    assert postgres.execute("SELECT version FROM logos_schema", database) == [(2,)]
 
 
 def take_over(engine: PostgresEngine) -> None:

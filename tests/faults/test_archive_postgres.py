@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -37,22 +36,18 @@ from tests.support.archive import (
 from tests.support.postgres import PASSWORD, PostgresServer, require_postgres
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(require_postgres()) as running_server:
-        yield running_server
-
-
 @pytest.fixture
-def settings(server: PostgresServer) -> ArchiveSettings:
-    return settings_for(server.url(server.new_database()))
+def settings(postgres: PostgresServer) -> ArchiveSettings:
+    return settings_for(postgres.url(postgres.new_database()))
 
 
 # --- the server is lost ---
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["stopped", "crashed"])
-def test_server_lost_and_back(server: PostgresServer, settings: ArchiveSettings, how: signal.Signals) -> None:
+def test_server_lost_and_back(
+    postgres: PostgresServer, settings: ArchiveSettings, how: signal.Signals
+) -> None:
     @trio_test(deadline=60)
     async def run() -> None:
         log = StateLog()
@@ -61,7 +56,7 @@ def test_server_lost_and_back(server: PostgresServer, settings: ArchiveSettings,
                 assert offer(archive, SHARD, make_message(NOW + number))
             await archive.flush()
             assert len((await archive.query(HistoryQuery(limit=100))).messages) == 100
-            server.stop(how)
+            postgres.stop(how)
             try:
                 accepted = 100
                 while offer(archive, SHARD, make_message(NOW + accepted)):
@@ -76,7 +71,7 @@ def test_server_lost_and_back(server: PostgresServer, settings: ArchiveSettings,
                 assert counters["queue_full"] == 1
                 assert counters["write_failures"] >= 1
             finally:
-                server.start()
+                postgres.start()
             await log.reach(ArchiveState.READY)
             await archive.flush()
             assert await stored_numbers(archive) == list(range(accepted))
@@ -84,22 +79,24 @@ def test_server_lost_and_back(server: PostgresServer, settings: ArchiveSettings,
     run()
 
 
-def test_server_lost_without_any_messages_shows(server: PostgresServer, settings: ArchiveSettings) -> None:
+def test_server_lost_without_any_messages_shows(postgres: PostgresServer, settings: ArchiveSettings) -> None:
     @trio_test(deadline=60)
     async def run() -> None:
         log = StateLog()
         async with running(settings, log=log):
-            server.stop()
+            postgres.stop()
             try:
                 await log.reach(ArchiveState.STALLED)
             finally:
-                server.start()
+                postgres.start()
             await log.reach(ArchiveState.READY)
 
     run()
 
 
-def test_idle_connections_that_died_cost_no_query(server: PostgresServer, settings: ArchiveSettings) -> None:
+def test_idle_connections_that_died_cost_no_query(
+    postgres: PostgresServer, settings: ArchiveSettings
+) -> None:
     @trio_test(deadline=60)
     async def run() -> None:
         async with running(settings) as archive:
@@ -108,8 +105,8 @@ def test_idle_connections_that_died_cost_no_query(server: PostgresServer, settin
             async with trio.open_nursery() as nursery:
                 for _ in range(10):
                     nursery.start_soon(archive.query, HistoryQuery())
-            server.stop()
-            server.start()
+            postgres.stop()
+            postgres.start()
             for _ in range(10):
                 assert len((await archive.query(HistoryQuery())).messages) == 1
             assert archive.counters()["query_failures"] == 0
@@ -118,7 +115,7 @@ def test_idle_connections_that_died_cost_no_query(server: PostgresServer, settin
 
 
 def test_frozen_server_shows_and_holds_nothing_up(
-    server: PostgresServer, settings: ArchiveSettings, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, settings: ArchiveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kernel_proc.archive.writer.SILENCE_SECONDS", 1.0)
     assert settings.database.url is not None
@@ -131,7 +128,7 @@ def test_frozen_server_shows_and_holds_nothing_up(
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
             await archive.query(HistoryQuery())
-            pids = await upkeep_done(server, database)
+            pids = await upkeep_done(postgres, database)
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
             try:
@@ -149,7 +146,7 @@ def test_frozen_server_shows_and_holds_nothing_up(
 
 
 def test_a_frozen_server_does_not_keep_the_node_from_ending(
-    server: PostgresServer, settings: ArchiveSettings
+    postgres: PostgresServer, settings: ArchiveSettings
 ) -> None:
     pids: list[int] = []
 
@@ -157,7 +154,7 @@ def test_a_frozen_server_does_not_keep_the_node_from_ending(
     async def run() -> None:
         async with running(settings) as archive:
             await archive.flush()
-            backends = server.execute(
+            backends = postgres.execute(
                 "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'logos-kernel%'"
             )
             pids.extend(pid for (pid,) in backends)
@@ -173,7 +170,7 @@ def test_a_frozen_server_does_not_keep_the_node_from_ending(
 
 
 def test_tables_dropped_under_a_running_node_are_made_again(
-    server: PostgresServer, settings: ArchiveSettings
+    postgres: PostgresServer, settings: ArchiveSettings
 ) -> None:
     assert settings.database.url is not None
     name = settings.database.url.rpartition("/")[2]
@@ -183,7 +180,7 @@ def test_tables_dropped_under_a_running_node_are_made_again(
         async with running(settings) as archive:
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
-            server.execute("DROP TABLE logos_message, logos_schema", name)
+            postgres.execute("DROP TABLE logos_message, logos_schema", name)
             offer(archive, SHARD, make_message(NOW + 1))
             await archive.flush()
             # Also what was written in the last minute: it might be a fail-over.
@@ -193,18 +190,18 @@ def test_tables_dropped_under_a_running_node_are_made_again(
 
 
 @pytest.mark.parametrize("wrong", ["password", "database", "port", "version"])
-def test_a_server_that_refuses_is_a_state_with_a_reason(server: PostgresServer, wrong: str) -> None:
-    name = server.new_database()
-    url = server.url(name)
+def test_a_server_that_refuses_is_a_state_with_a_reason(postgres: PostgresServer, wrong: str) -> None:
+    name = postgres.new_database()
+    url = postgres.url(name)
     if wrong == "password":
         url = url.replace("p%40ss", "wrong")
     elif wrong == "database":
-        url = server.url("no_such_database")
+        url = postgres.url("no_such_database")
     elif wrong == "port":
-        url = url.replace(str(server.port), "1")
+        url = url.replace(str(postgres.port), "1")
     else:
-        server.execute("CREATE TABLE logos_schema (version integer)", name)
-        server.execute("INSERT INTO logos_schema VALUES (99)", name)
+        postgres.execute("CREATE TABLE logos_schema (version integer)", name)
+        postgres.execute("INSERT INTO logos_schema VALUES (99)", name)
     says = {
         "password": "password authentication failed",
         "database": "does not exist",
@@ -259,14 +256,14 @@ def test_kernels_that_store_the_same_messages(settings: ArchiveSettings) -> None
     run()
 
 
-def test_kernels_that_remove_together(server: PostgresServer, settings: ArchiveSettings) -> None:
+def test_kernels_that_remove_together(postgres: PostgresServer, settings: ArchiveSettings) -> None:
     """Each counts and removes what is too much, but not both the same excess."""
     assert settings.database.url is not None
     name = settings.database.url.rpartition("/")[2]
     policy = replace(settings, retention=parse_retention("capacity:500"), retention_interval=0.02)
 
     async def bounded() -> None:
-        while server.execute("SELECT count(*) FROM logos_message", name) != [(500,)]:
+        while postgres.execute("SELECT count(*) FROM logos_message", name) != [(500,)]:
             await trio.sleep(0.01)
 
     @trio_test(deadline=30)
@@ -348,8 +345,8 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
 
 
 def test_a_crash_of_the_server_loses_nothing_that_was_told(tmp_path: Path) -> None:
-    with PostgresServer(require_postgres(), fsync="on") as server:
-        settings = settings_for(server.url(server.new_database()))
+    with PostgresServer(require_postgres(), fsync="on") as postgres:
+        settings = settings_for(postgres.url(postgres.new_database()))
 
         @trio_test(deadline=60)
         async def run() -> None:
@@ -364,8 +361,8 @@ def test_a_crash_of_the_server_loses_nothing_that_was_told(tmp_path: Path) -> No
                     for more in range(500):  # these are under way
                         assert offer(archive, SHARD, make_message(NOW + told + more))
                     await trio.sleep(0.002 * round_)
-                    server.stop(signal.SIGQUIT)
-                    server.start()
+                    postgres.stop(signal.SIGQUIT)
+                    postgres.start()
                     told += 500
                 await archive.flush()
                 numbers = await stored_numbers(archive)

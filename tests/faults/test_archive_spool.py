@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import trio
 
 from kernel_proc.archive.api import ArchiveState
@@ -24,15 +22,9 @@ from tests.support.archive import (
     settings_for,
     stored_numbers,
 )
-from tests.support.postgres import PostgresServer, require_postgres
+from tests.support.postgres import PostgresServer
 
 COUNT = 3000
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(require_postgres()) as running_server:
-        yield running_server
 
 
 def with_spool(url: str, path: Path) -> ArchiveSettings:
@@ -59,7 +51,7 @@ def spool(path: Path, *, then: tuple[str, ...] = ()) -> None:
 
 
 def test_what_waits_on_disk_is_in_a_backup_of_the_running_node(
-    server: PostgresServer, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
     node, copy, other = tmp_path / "node", tmp_path / "copy", tmp_path / "other"
     node.mkdir(0o700)
@@ -68,7 +60,7 @@ def test_what_waits_on_disk_is_in_a_backup_of_the_running_node(
 
     @trio_test(deadline=60)
     async def run() -> None:
-        async with running(with_spool(server.url(server.new_database()), other / SPOOL)) as archive:
+        async with running(with_spool(postgres.url(postgres.new_database()), other / SPOOL)) as archive:
             await archive.flush()
             assert await stored_numbers(archive) == list(range(COUNT))
         assert not (other / SPOOL).exists()
@@ -78,7 +70,7 @@ def test_what_waits_on_disk_is_in_a_backup_of_the_running_node(
     assert without.returncode == Exit.FAILED  # there is nothing else
 
 
-def test_a_damaged_spool_does_not_hold_up_what_follows(server: PostgresServer, tmp_path: Path) -> None:
+def test_a_damaged_spool_does_not_hold_up_what_follows(postgres: PostgresServer, tmp_path: Path) -> None:
     path = tmp_path / SPOOL
     spool(path)
     with path.open("r+b") as file:
@@ -89,7 +81,7 @@ def test_a_damaged_spool_does_not_hold_up_what_follows(server: PostgresServer, t
     @trio_test(deadline=60)
     async def run() -> None:
         log = StateLog()
-        settings = with_spool(server.url(server.new_database()), path)
+        settings = with_spool(postgres.url(postgres.new_database()), path)
         async with running(settings, log=log) as archive:
             assert offer(archive, SHARD, make_message(NOW + COUNT))
             await archive.flush()
@@ -97,14 +89,14 @@ def test_a_damaged_spool_does_not_hold_up_what_follows(server: PostgresServer, t
             (damaged,) = archive.backlog().damaged
             assert path.with_name(damaged).exists()
             assert archive.counters()["spool_failures"] == 1
-            server.stop()
+            postgres.stop()
             try:
                 await log.reach(ArchiveState.STALLED)
                 assert offer(archive, SHARD, make_message(NOW + COUNT + 1))
                 while not archive.backlog().on_disk:
                     await trio.sleep(0.005)
             finally:
-                server.start()
+                postgres.start()
             await log.reach(ArchiveState.READY)
             await archive.flush()
             assert (await stored_numbers(archive))[-2:] == [COUNT, COUNT + 1]

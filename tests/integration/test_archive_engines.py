@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -33,7 +33,7 @@ from tests.support.archive import (
     random_message,
     running,
 )
-from tests.support.postgres import PostgresServer, require_postgres
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.integration
 
@@ -41,18 +41,12 @@ SECOND = 1_000_000_000
 KEEP = RetentionPolicy()
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(require_postgres()) as running_server:
-        yield running_server
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> ArchiveDatabase:
     if request.param == "sqlite":
         return parse_database_url("sqlite://store.sqlite3", tmp_path)
-    server: PostgresServer = request.getfixturevalue("server")
-    return parse_database_url(server.url(server.new_database()), tmp_path)
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return parse_database_url(postgres.url(postgres.new_database()), tmp_path)
 
 
 @pytest.fixture

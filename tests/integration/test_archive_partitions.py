@@ -19,7 +19,7 @@ from kernel_proc.archive.rows import ArchivedRow, topic_key
 from tests.integration.test_archive_engines import random_query
 from tests.support.archive import Model, random_message
 from tests.support.kernel_process import eventually
-from tests.support.postgres import PostgresServer, require_postgres
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.integration
 
@@ -31,20 +31,14 @@ KEEPS = 7200.0
 VERSION_1 = Path(__file__).parent / "data" / "archive_v1.sql"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with PostgresServer(require_postgres()) as running_server:
-        yield running_server
+@pytest.fixture
+def database(postgres: PostgresServer) -> str:
+    return postgres.new_database()
 
 
 @pytest.fixture
-def database(server: PostgresServer) -> str:
-    return server.new_database()
-
-
-@pytest.fixture
-def engine(server: PostgresServer, database: str) -> Iterator[PostgresEngine]:
-    made = PostgresEngine(server.url(database), shown="the database")
+def engine(postgres: PostgresServer, database: str) -> Iterator[PostgresEngine]:
+    made = PostgresEngine(postgres.url(database), shown="the database")
     yield made
     made.close()
 
@@ -99,8 +93,8 @@ def in_order(model: Model) -> list[bytes]:
     return [digest for _, digest in sorted((m.timestamp, d) for d, (_, m) in model.rows.items())]
 
 
-def names(server: PostgresServer, database: str) -> list[str]:
-    found = server.execute(
+def names(postgres: PostgresServer, database: str) -> list[str]:
+    found = postgres.execute(
         "SELECT relname FROM pg_class JOIN pg_inherits ON oid = inhrelid WHERE relkind = 'r' ORDER BY 1",
         database,
     )
@@ -108,10 +102,10 @@ def names(server: PostgresServer, database: str) -> list[str]:
 
 
 def test_pages_across_partitions_agree_with_a_naive_model(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
     prepare(engine, *(START + number * WIDTH for number in range(0, 12, 2)))
-    assert len(names(server, database)) == 15
+    assert len(names(postgres, database)) == 15
     model = spread(
         600, START + 16 * WIDTH, begin=START - 2 * WIDTH
     )  # also before the first and after the last
@@ -128,7 +122,7 @@ def test_pages_across_partitions_agree_with_a_naive_model(
 
 
 def test_retention_by_time_drops_partitions_and_deletes_no_row(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
     prepare(engine, START, START + 3 * WIDTH)
     model = spread(400, START + 8 * WIDTH)
@@ -169,21 +163,23 @@ def test_retention_by_number_drops_the_oldest_small_partition_and_cuts_a_large_o
 
 
 def test_a_last_partition_in_use_is_cut_while_messages_come_in(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
     engine.open()
     model = spread(200, START, begin=START - WIDTH)
     future = spread(3, START + 10**9 * S, seed=9, begin=START + 10**8 * S)
     engine.insert([*rows_of(model), *rows_of(future)])
     prepare(engine, START)
-    assert [name for name in names(server, database) if name in ("logos_message_first", LAST)] == [
+    assert [name for name in names(postgres, database) if name in ("logos_message_first", LAST)] == [
         "logos_message_first",
         LAST,
     ]
-    assert server.execute(f"SELECT count(*) FROM {LAST}", database) == [(3,)]
+    assert postgres.execute(f"SELECT count(*) FROM {LAST}", database) == [(3,)]
     assert hashes(engine) == in_order(model) + in_order(future)
     # A cut that was not finished: the bound it has set must not keep messages out for ever.
-    server.execute(f"ALTER TABLE {LAST} ADD CONSTRAINT logos_message_bound CHECK (false) NOT VALID", database)
+    postgres.execute(
+        f"ALTER TABLE {LAST} ADD CONSTRAINT logos_message_bound CHECK (false) NOT VALID", database
+    )
     more = spread(2, START + 10**9 * S, seed=10, begin=START + 10**8 * S)
     assert engine.insert(rows_of(more)) == 2
     prepare(engine, START + 100 * WIDTH)
@@ -193,27 +189,27 @@ def test_a_last_partition_in_use_is_cut_while_messages_come_in(
 
 
 def test_partitions_are_created_beside_an_insert_without_a_deadlock(
-    server: PostgresServer, database: str, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, database: str, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An insert locks the table, and the partition later: upkeep must not have the partition by then."""
     monkeypatch.setattr("kernel_proc.archive.postgres_upkeep.BRIEF_LOCK", "SET LOCAL lock_timeout = '30s'")
     engine.open()
     assert engine.claim()
-    with psycopg.connect(server.url(database)) as other, ThreadPoolExecutor(1) as pool:
+    with psycopg.connect(postgres.url(database)) as other, ThreadPoolExecutor(1) as pool:
         other.execute("LOCK TABLE ONLY logos_message IN ROW EXCLUSIVE MODE")
         prepared = pool.submit(engine.prepare, START, KEEPS)
-        eventually(lambda: server.execute("SELECT pid FROM pg_locks WHERE NOT granted", database), 20)
+        eventually(lambda: postgres.execute("SELECT pid FROM pg_locks WHERE NOT granted", database), 20)
         other.execute(f"LOCK TABLE {LAST} IN ROW EXCLUSIVE MODE")
         other.commit()
         prepared.result(20)
     engine.release()
-    assert len(names(server, database)) > 2
+    assert len(names(postgres, database)) > 2
 
 
 def test_one_engine_at_a_time_has_the_claim(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
-    other = PostgresEngine(server.url(database), shown="the database")
+    other = PostgresEngine(postgres.url(database), shown="the database")
     try:
         engine.open()
         assert engine.claim()
@@ -221,7 +217,7 @@ def test_one_engine_at_a_time_has_the_claim(
         assert other.remove(10, None) == 0
         engine.release()
         assert other.claim()
-        server.execute(
+        postgres.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = 'idle in transaction'"
         )
         with pytest.raises(DatabaseFailed):  # and not: removed beside another one
@@ -232,28 +228,28 @@ def test_one_engine_at_a_time_has_the_claim(
 
 
 def test_tables_of_version_1_are_migrated_in_place(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
     for statement in VERSION_1.read_text().split(";"):
         if statement.strip():
-            server.execute(statement, database)
+            postgres.execute(statement, database)
     engine.open()
     model = spread(500, START, begin=START - WIDTH)
     engine.insert(rows_of(model))  # the table of version 1 is used as it is
     assert hashes(engine) == in_order(model)
-    (file,) = server.execute("SELECT pg_relation_filenode('logos_message')", database)
+    (file,) = postgres.execute("SELECT pg_relation_filenode('logos_message')", database)
     # What a kernel left that was killed while the index was built.
-    server.execute("CREATE INDEX logos_message_v1_key ON logos_message (size)", database)
-    server.execute(
+    postgres.execute("CREATE INDEX logos_message_v1_key ON logos_message (size)", database)
+    postgres.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'logos_message_v1_key'::regclass", database
     )
     prepare(engine, START)
-    assert server.execute("SELECT version FROM logos_schema", database) == [(2,)]
+    assert postgres.execute("SELECT version FROM logos_schema", database) == [(2,)]
     assert hashes(engine) == in_order(model)
     assert engine.insert(rows_of(model)) == 0
-    assert [file] == server.execute("SELECT pg_relation_filenode('logos_message_first')", database)
+    assert [file] == postgres.execute("SELECT pg_relation_filenode('logos_message_first')", database)
     # Every index of the old table is one of the new: none was built under a lock, none is left over.
-    assert server.execute(
+    assert postgres.execute(
         "SELECT count(*), count(inhparent) FROM pg_index LEFT JOIN pg_inherits ON inhrelid = indexrelid"
         " WHERE indrelid = 'logos_message_first'::regclass",
         database,
@@ -265,23 +261,23 @@ def test_tables_of_version_1_are_migrated_in_place(
 
 
 def test_tables_of_version_1_are_refused_without_leave_to_migrate(
-    server: PostgresServer, database: str
+    postgres: PostgresServer, database: str
 ) -> None:
     for statement in VERSION_1.read_text().split(";"):
         if statement.strip():
-            server.execute(statement, database)
-    strict = PostgresEngine(server.url(database), shown="the database", may_migrate=False)
+            postgres.execute(statement, database)
+    strict = PostgresEngine(postgres.url(database), shown="the database", may_migrate=False)
     with pytest.raises(DatabaseFailed, match="2 is needed"):
         strict.open()
     strict.close()
 
 
 def test_a_partition_of_another_kind_is_a_failure_of_the_upkeep(
-    server: PostgresServer, database: str, engine: PostgresEngine
+    postgres: PostgresServer, database: str, engine: PostgresEngine
 ) -> None:
     """The only error that upkeep expects: any other would end the kernel."""
     engine.open()
-    server.execute("CREATE TABLE strange PARTITION OF logos_message DEFAULT", database)
+    postgres.execute("CREATE TABLE strange PARTITION OF logos_message DEFAULT", database)
     assert engine.claim()
     with pytest.raises(DatabaseFailed, match="bounds of another kind"):
         engine.prepare(START, KEEPS)

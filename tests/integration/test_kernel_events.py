@@ -181,7 +181,7 @@ def test_a_lapsed_lease_shows(kernel: KernelProcess, dealer: Dealer) -> None:
 
 
 def test_health_events_tell_the_whole() -> None:
-    # A kernel of its own: leaving a shard and joining it again within 100 ms is no change of the health.
+    # A kernel of its own: leaving a shard and joining it again within 100 ms does not change the health.
     with short_directory() as path, KernelProcess(path / "k") as kernel:
         subscriber = kernel.subscriber(HEALTH_TOPIC)
         seq = subscriber.heartbeat().seq
