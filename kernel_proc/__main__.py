@@ -14,8 +14,6 @@ from logos_process.main import Process, run_process
 from logos_process.service_manager import ServiceManager
 from logos_process.stopping import StopLimit
 
-__all__ = ["collect_less", "main"]
-
 STOP_SECONDS: Final = 4.0
 
 

@@ -6,7 +6,5 @@ from typing import Final
 
 from kernel_proc.relay import intake
 
-__all__ = ["BUILD"]
-
 BUILD: Final = "pure" if intake.__file__.endswith((".py", ".pyc")) else "compiled"
 """`compiled`: the modules that every relayed message passes are extension modules."""

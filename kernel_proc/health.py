@@ -20,16 +20,6 @@ from ipc_schema.kernel.records import (
 from kernel_proc.lag import EventLoopLag
 from logos_process.logs import fields
 
-__all__ = [
-    "MERGE_SECONDS",
-    "NOT_MOUNTED",
-    "HealthMonitor",
-    "client_health",
-    "relay_health",
-    "service_health",
-    "shard_health",
-]
-
 log = logging.getLogger(__name__)
 
 MERGE_SECONDS: Final = 0.1

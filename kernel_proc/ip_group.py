@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 
-__all__ = ["ip_group"]
-
 
 def ip_group(ip: str) -> str:
     """Return an IPv4 address, or the /64 of an IPv6 address, which one host controls. Raise ValueError for

@@ -12,8 +12,6 @@ import trio
 from kernel_proc.metrics import Sample
 from logos_process.logs import fields
 
-__all__ = ["CHECK_SECONDS", "EventLoopLag", "LagReport"]
-
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS: Final = 5.0

@@ -14,8 +14,6 @@ from typing import Final
 
 from ipc_schema.metric_samples import Family
 
-__all__ = ["FAMILIES", "GROUPS", "family_of"]
-
 
 def _counter(text: str) -> Family:
     return Family("counter", text)

@@ -15,8 +15,6 @@ from ipc_schema.metric_samples import PROCESS, Family, families_of, histogram_of
 from kernel_proc.metric_families import family_of
 from logos_process.figures import own_figures
 
-__all__ = ["Counter", "Histogram", "Registry", "Sample"]
-
 Sample = tuple[str, dict[str, str], float]
 """One value: name, labels, value."""
 

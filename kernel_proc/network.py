@@ -45,8 +45,6 @@ from kernel_proc.shards import Shards
 from logos_process.logs import fields
 from logos_process.version import version
 
-__all__ = ["Network", "host_limits", "listen_addresses", "score_params"]
-
 log = logging.getLogger(__name__)
 
 PROTOCOLS: Final = (

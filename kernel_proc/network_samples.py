@@ -9,8 +9,6 @@ from kernel_proc.metrics import Sample
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.relay.service import RelayService
 
-__all__ = ["error_samples", "traffic_samples", "transport_samples"]
-
 _HOST_ERRORS: Final = {"handler_errors": "stream_handler", "connection_errors": "connection"}
 _RELAY_ERRORS: Final = {"validator_errors": "relay_validator", "callback_errors": "relay_listener"}
 

@@ -56,8 +56,6 @@ from logos_process.service_manager import ServiceManager
 from logos_process.stopping import stop_signals
 from logos_process.version import version
 
-__all__ = ["Node"]
-
 log = logging.getLogger(__name__)
 
 

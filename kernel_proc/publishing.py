@@ -18,8 +18,6 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender, RelayOutcome
 from kernel_proc.shards import Shards
 
-__all__ = ["PublishOutcome", "Publishing", "Ready"]
-
 
 class PublishOutcome(NamedTuple):
     """The outcome of a publish that at least one peer accepted, or of a duplicate."""

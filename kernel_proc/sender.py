@@ -13,8 +13,6 @@ from ipc_schema.message import WakuMessage
 from kernel_proc.relay.messages import PublishResult
 from kernel_proc.shards import Shards
 
-__all__ = ["MessageSender", "PublishingRelay", "RelayOutcome"]
-
 UNSENT_KEPT: Final = 4096
 UNSENT_SECONDS: Final = 300.0
 

@@ -62,8 +62,6 @@ from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
-__all__ = ["Services"]
-
 RESUME_FILE: Final = "resume.json"
 SPOOL_FILE: Final = "store-spool.sqlite3"
 LIGHTPUSH: Final = (lightpush_codec.PROTOCOL,)

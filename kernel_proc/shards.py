@@ -25,8 +25,6 @@ from kernel_proc.metrics import Registry, Sample
 from kernel_proc.relay.seen import SeenCache
 from logos_process.logs import fields
 
-__all__ = ["FilterView", "MessageSink", "Shards", "TopicRelay"]
-
 log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS: Final = 0.5

@@ -12,8 +12,6 @@ from kernel_proc.p2p.keys import NodeKey, NodeKeyError, load_or_create_node_key
 from logos_process.claim import claim
 from logos_process.exits import StartError
 
-__all__ = ["claim_directories", "node_key"]
-
 
 def claim_directories(config: KernelConfig, stack: ExitStack) -> Endpoints:
     """Create and lock the node's directories until `stack` is closed. Return the endpoints to bind. Raise

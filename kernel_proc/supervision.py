@@ -14,8 +14,6 @@ import trio
 
 from logos_process.logs import fields
 
-__all__ = ["SupervisedParts", "leaf"]
-
 log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)

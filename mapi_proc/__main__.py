@@ -12,8 +12,6 @@ from logos_process.exits import ExitCode
 from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit, stop_signals
 
-__all__ = ["main"]
-
 
 def _run(config: MapiConfig, limit: StopLimit) -> int:
     import uvloop

@@ -12,8 +12,6 @@ from mapi_proc.network import AppNetwork
 if TYPE_CHECKING:
     from mapi_proc.channels.service import ChannelService
 
-__all__ = ["ChannelSlot"]
-
 
 class ChannelSlot:
     """Makes the service when it is first asked for, and passes on what concerns it."""

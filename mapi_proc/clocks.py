@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 from ipc_schema.steady import Stamp, SteadyClock
 from logos_process.host_clock import boot_id, boot_ns
 
-__all__ = ["CLOCK_NOTE", "STEP_NS", "SYSTEM_CLOCKS", "Clocks", "WallClockSteps", "steady_clock"]
-
 CLOCK_NOTE: Final = "clock"
 """The database's note that holds the steady clock's stamp."""
 

@@ -40,8 +40,6 @@ from mapi_proc.subscriptions import AutoSubscribe
 from mapi_proc.upkeep import journal_bytes
 from mapi_proc.wiring import Foundation, Parts
 
-__all__ = ["Core"]
-
 log = logging.getLogger(__name__)
 
 

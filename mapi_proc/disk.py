@@ -7,8 +7,6 @@ from __future__ import annotations
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.database import Batch, Database, DatabaseBusyError, DatabaseClosedError, DatabaseState
 
-__all__ = ["Disk"]
-
 
 class Disk:
     """A view of one database."""

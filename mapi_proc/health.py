@@ -16,22 +16,6 @@ from typing import Final
 
 from ipc_schema.kernel.records import NodeHealth, ProtocolState
 
-__all__ = [
-    "D_LOW",
-    "EDGE_HEALTHY",
-    "MERGE_SECONDS",
-    "Connection",
-    "EdgePeers",
-    "HealthTransition",
-    "NodeConnectionState",
-    "NodeFacts",
-    "TopicState",
-    "connection_of",
-    "edge_peers",
-    "node_facts",
-    "shard_health",
-]
-
 D_LOW: Final = 4
 EDGE_HEALTHY: Final = 2
 """Peers of each kind that an edge node needs to be well served."""

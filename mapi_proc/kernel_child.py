@@ -18,8 +18,6 @@ from ipc_schema.config.sources import to_environment
 from logos_process.exits import ExitCode
 from logos_process.parent_watch import PARENT, ParentPipe
 
-__all__ = ["KernelChild", "KernelChildError"]
-
 _STOP_S: Final = 6.0
 
 

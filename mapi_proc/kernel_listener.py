@@ -20,8 +20,6 @@ from mapi_proc.shards import FollowedShards
 from mapi_proc.status import StatusNotifier
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 
-__all__ = ["Concerned", "KernelListener", "Worker"]
-
 log = logging.getLogger(__name__)
 
 

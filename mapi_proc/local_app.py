@@ -13,8 +13,6 @@ from ipc_schema.mapi.events import AppEvent, decode_app_event
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 
-__all__ = ["LocalApp", "LocalEvent"]
-
 _CREDIT: Final = 4 << 20
 
 LocalEvent = tuple[AppEvent, bytes]

@@ -15,8 +15,6 @@ from logos_process.figures import own_figures
 from mapi_proc.database import DatabaseState
 from mapi_proc.health import Connection
 
-__all__ = ["report", "samples"]
-
 _FAMILIES: Final[Mapping[str, Family]] = {
     "version": Family("gauge", "1, with the version of the program as label."),
     "tasks": Family("gauge", "Tasks of the event loop."),

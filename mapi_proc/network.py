@@ -12,8 +12,6 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.sizes import largest_payload
 from ipc_schema.topics import TopicError, autoshard, shard_topic
 
-__all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "AppNetwork", "CurrentNetwork", "NetworkKeeper"]
-
 MAX_CONTENT_TOPIC_BYTES: Final = 256
 """Longest content topic an app may use, in UTF-8 bytes. The payload limit in hello allows for it."""
 

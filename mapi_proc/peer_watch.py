@@ -13,8 +13,6 @@ from ipc_schema.kernel.methods import PEERS_LIST, PeersListReply
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import FILTER, STORE, ServicePeers
 
-__all__ = ["PeerWatch"]
-
 log = logging.getLogger(__name__)
 
 _EVERY_S: Final = 10.0

@@ -14,8 +14,6 @@ from typing import Final
 from ipc_schema.backoff import retry_delay
 from ipc_schema.kernel.records import PeerRecord
 
-__all__ = ["FILTER", "LIGHTPUSH", "STORE", "ServicePeers"]
-
 STORE: Final = ("/vac/waku/store-query/3.0.0",)
 LIGHTPUSH: Final = ("/vac/waku/lightpush/3.0.0", "/vac/waku/lightpush/2.0.0-beta1")
 FILTER: Final = ("/vac/waku/filter-subscribe/2.0.0-beta1",)

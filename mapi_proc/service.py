@@ -36,8 +36,6 @@ from mapi_proc.ipc.router import AsyncRequests, DoorKeeper
 from mapi_proc.metrics import report
 from mapi_proc.subscriptions import AutoSubscribe
 
-__all__ = ["MapiService"]
-
 log = logging.getLogger(__name__)
 
 _LARGEST_MESSAGE: Final = 1 << 20

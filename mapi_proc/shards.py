@@ -16,8 +16,6 @@ from mapi_proc.subscriptions import Change, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.write_batch import Turn
 
-__all__ = ["FollowedShards", "ShardWorkers"]
-
 _WAIT_S: Final = 2.0
 
 

@@ -16,8 +16,6 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
-__all__ = ["StatusNotifier"]
-
 log = logging.getLogger(__name__)
 
 _UNDER_WAY_NS: Final = 5_000_000_000

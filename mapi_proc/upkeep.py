@@ -22,8 +22,6 @@ from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
-__all__ = ["BoundedParts", "Upkeep", "journal_bytes"]
-
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0

@@ -56,7 +56,6 @@ from mapi_proc.write_batch import Turn
 if TYPE_CHECKING:
     from mapi_proc.channels.service import ChannelService
 
-__all__ = ["Foundation", "Parts"]
 
 _EDGE_REDUNDANCY: Final = 2
 """Lightpush services to which an edge node pushes a message in parallel."""

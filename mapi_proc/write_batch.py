@@ -17,8 +17,6 @@ from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseErr
 from mapi_proc.kernel_link.tracker import StreamPlace
 from mapi_proc.receive.delivered_bounds import DeliveredCount
 
-__all__ = ["Pausable", "Turn"]
-
 
 class Pausable(Protocol):
     """A source of input that can wait: the kernel's event socket."""

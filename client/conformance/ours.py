@@ -15,18 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = [
-    "BUILD_SECONDS",
-    "OURS",
-    "Unavailable",
-    "build",
-    "cpp_program",
-    "go_program",
-    "need_tools",
-    "node_program",
-    "rust_program",
-]
-
 HERE: Final = Path(__file__).parent
 CLIENT: Final = HERE.parent
 BUILT: Final = CLIENT.parent / "build" / "clients"

@@ -18,8 +18,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 from conformance.ours import OURS  # noqa: E402
 from conformance.runner import scenarios  # noqa: E402
 
-__all__ = ["FEATURES", "RESULTS", "main", "record", "table"]
-
 RESULTS: Final = Path(__file__).parent / "results.json"
 PAGE: Final = ROOT / "docs" / "clients.md"
 BEGIN: Final = "<!-- conformance: written by client/conformance/table.py -->\n"

@@ -11,8 +11,6 @@ from logos_process.exits import StartError
 from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit
 
-__all__ = ["BRIDGE", "main"]
-
 
 def _run(config: BridgeConfig, limit: StopLimit) -> int:
     import uvloop

@@ -13,8 +13,6 @@ import random
 from collections import deque
 from typing import Final
 
-__all__ = ["CongestionWindow", "backoff"]
-
 _FIRST: Final = 128
 _SMALLEST: Final = 32
 _RETRY: Final = 0.5

@@ -14,8 +14,6 @@ from typing import Final
 
 from logos_bridge.id_set import IdSet
 
-__all__ = ["SKEW_NS", "DuplicateGuard"]
-
 SKEW_NS: Final = 30_000_000_000
 """Clocks of nodes and of NATS servers differ by less: beyond it, ids are looked for that much earlier."""
 

@@ -15,8 +15,6 @@ from ipc_schema.metric_samples import PROCESS, Family, Sample, families_of
 from logos_bridge.send_record import FINAL_FATES
 from logos_process.figures import own_figures
 
-__all__ = ["BridgeFigures", "write_status"]
-
 _FAMILIES: Final[dict[str, Family]] = {
     "bridge_nats_connected": Family("gauge", "1: a NATS server is connected."),
     "bridge_nats_reconnects": Family("counter", "Connections to NATS after the first one."),

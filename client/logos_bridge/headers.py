@@ -9,17 +9,6 @@ from urllib.parse import quote, unquote
 from ipc_schema.message import WakuMessage, format_hash
 from logos_client.kernel_events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF
 
-__all__ = [
-    "CONTENT_TOPIC",
-    "EXPECTED_SEQUENCE",
-    "MESSAGE_ID",
-    "STORE",
-    "message_headers",
-    "quoted",
-    "source_name",
-    "unquoted",
-]
-
 MESSAGE_ID: Final = "Nats-Msg-Id"
 EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 CONTENT_TOPIC: Final = "Logos-Content-Topic"

@@ -6,8 +6,6 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["IdSet"]
-
 _CACHE_KIB: Final = 8 * 1024
 
 

@@ -35,8 +35,6 @@ from logos_client.events import (
 from logos_client.exceptions import LogosError, RequestError
 from logos_client.messaging import MessagingClient
 
-__all__ = ["APP_NAME", "Inward"]
-
 log = logging.getLogger(__name__)
 
 APP_NAME: Final = "logos-bridge"

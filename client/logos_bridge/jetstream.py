@@ -25,8 +25,6 @@ from logos_bridge.layout import Layout
 from logos_bridge.nats_options import connect_options
 from logos_bridge.pull import Pull
 
-__all__ = ["JetStreamLink", "Stored", "WrongRevisionError"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -12,8 +12,6 @@ from typing import Final
 
 from ipc_schema.steady import Stamp, SteadyClock
 
-__all__ = ["UNKNOWN_NS", "LabelClock"]
-
 _STEP_NS: Final = 1_000_000_000
 UNKNOWN_NS: Final = 30 * 60 * 1_000_000_000
 """How long the bridge was down, if its host's clock does not tell: set back, and the host started again."""

@@ -15,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["NO_CLIENT", "Layout"]
-
 NO_CLIENT: Final = "-"
 """Token of a send that names no client."""
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 from ipc_schema.config.bridge import NatsConfig
 from logos_process.exits import ExitCode, StartError
 
-__all__ = ["RECONNECT_SECONDS", "connect_options"]
-
 RECONNECT_SECONDS: Final = 0.5
 _PING_SECONDS: Final = 5
 

@@ -19,8 +19,6 @@ from logos_bridge.headers import CONTENT_TOPIC, MESSAGE_ID, quoted
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
 from logos_bridge.send_record import FINAL_FATES, RecordedSend, RecordError
 
-__all__ = ["OpenSend", "OpenSends"]
-
 log = logging.getLogger(__name__)
 
 

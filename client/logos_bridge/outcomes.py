@@ -19,8 +19,6 @@ from logos_client.events import (
     MessageUnconfirmed,
 )
 
-__all__ = ["Doubts", "NewestOutcomes", "outcome_of", "position_of"]
-
 _NEWEST: Final = 20_000
 
 

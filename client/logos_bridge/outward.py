@@ -35,8 +35,6 @@ from logos_client.kernel_events import KernelFound, KernelLost, KernelMessage, S
 from logos_process.exits import StartError
 from logos_process.host_clock import boot_id, boot_ns
 
-__all__ = ["Outward"]
-
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS: Final = 1.0

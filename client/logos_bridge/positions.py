@@ -13,8 +13,6 @@ from typing import Any, Final
 
 from ipc_schema.steady import Stamp
 
-__all__ = ["MAX_SPANS", "OutPosition", "PositionError", "Span", "first_span", "merge_spans"]
-
 Span = tuple[int, int]
 """From and to, wall-clock ns, both inclusive."""
 

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["PublishWindow"]
-
 T = TypeVar("T")
 
 

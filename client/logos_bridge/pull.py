@@ -17,8 +17,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-__all__ = ["Pull"]
-
 _ANSWER_SECONDS: Final = 5.0
 _HEARTBEAT: Final = "100"
 _NO_MORE: Final = ("404", "408")

@@ -20,16 +20,6 @@ from logos_bridge.headers import CONTENT_TOPIC, MESSAGE_ID, quoted, unquoted
 from logos_bridge.layout import NO_CLIENT
 from logos_bridge.subjects import SubjectError, decode_topic
 
-__all__ = [
-    "FINAL_FATES",
-    "DraftRefusedError",
-    "RecordError",
-    "RecordedSend",
-    "SendDraft",
-    "read_draft",
-    "request_id_of",
-]
-
 FINAL_FATES: Final = frozenset({"sent", "unconfirmed", "error", "cancelled"})
 MAX_CONTENT_TOPIC: Final = 256
 """Bytes of UTF-8 that the Messaging API accepts."""

@@ -25,8 +25,6 @@ from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
 from logos_process.version import version
 
-__all__ = ["serve"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

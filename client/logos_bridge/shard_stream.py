@@ -17,8 +17,6 @@ from logos_bridge.jetstream import JetStreamLink
 from logos_bridge.positions import OutPosition, Span
 from logos_bridge.publish_window import PublishWindow
 
-__all__ = ["Publication", "ShardStream"]
-
 _ANSWER_SECONDS: Final = 5.0
 _COUNT: Final = 2_048
 

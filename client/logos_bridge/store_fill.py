@@ -29,8 +29,6 @@ from logos_bridge.subjects import encode_topic
 from logos_client.exceptions import LogosError, NotReadyError
 from logos_client.kernel import KernelClient
 
-__all__ = ["StoreFill"]
-
 log = logging.getLogger(__name__)
 
 _STORE_PROTOCOL: Final = "/vac/waku/store-query/3.0.0"

@@ -21,8 +21,6 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-__all__ = ["MAX_SUBJECT", "SubjectError", "decode_topic", "encode_topic"]
-
 MAX_SUBJECT: Final = 1_024
 """Characters of the encoded content topic."""
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["Takeover"]
-
 
 class Takeover:
     """`own`: this bridge's name; `after`: seconds of silence; `now`: a monotonic clock in seconds."""

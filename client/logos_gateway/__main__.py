@@ -10,8 +10,6 @@ from ipc_schema.config.gateway import GATEWAY_SCHEMA, GatewayConfig, load_gatewa
 from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit
 
-__all__ = ["GATEWAY", "main"]
-
 
 def _run(config: GatewayConfig, limit: StopLimit) -> int:
     import uvloop

@@ -36,8 +36,6 @@ from logos_gateway.reference import admin, filter, lightpush, messaging, node, r
 from logos_gateway.state import Gateway
 from logos_gateway.tokens import Tokens
 
-__all__ = ["metrics_application", "rest_application"]
-
 _OWN: tuple[str, ...] = ("/apps/", "/kernel/", "/gateway/", "/dashboard", "/docs")
 UNKNOWN_PATH = "Bad request initiated. Invalid path or method used."
 

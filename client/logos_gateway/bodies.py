@@ -10,16 +10,6 @@ from starlette.responses import PlainTextResponse, Response
 
 from logos_gateway.json_values import encode_json
 
-__all__ = [
-    "BODY_COMPLETE",
-    "BODY_SECONDS",
-    "MAX_BODY",
-    "TextRefusal",
-    "json_response",
-    "read_body",
-    "reference_body",
-]
-
 MAX_BODY: Final = 16 * 1024 * 1024
 """Largest body (the reference's limit)."""
 BODY_SECONDS: Final = 30.0

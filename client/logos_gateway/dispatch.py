@@ -22,8 +22,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logos_process.logs import fields
 
-__all__ = ["DirectRoutes", "ErrorHandler"]
-
 log = logging.getLogger(__name__)
 
 Endpoint = Callable[[Request], Awaitable[Response]]

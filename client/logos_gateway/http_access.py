@@ -16,8 +16,6 @@ from logos_gateway.origins import judge_origin, known_host, may_open_socket
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError
 from logos_gateway.tokens import Scope, Tokens
 
-__all__ = ["BEARER_PROTOCOL", "AccessCounters", "AccessMiddleware", "scope_of_path", "scopes_of"]
-
 #: A browser cannot set headers on a WebSocket; it names the token as one of the subprotocols it offers.
 BEARER_PROTOCOL: Final = "logos.bearer."
 

@@ -24,8 +24,6 @@ from ipc_schema.config.gateway import HttpConfig
 from logos_gateway.bodies import BODY_COMPLETE
 from logos_sockets import free_descriptors
 
-__all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused", "stalled"]
-
 HEAD_SECONDS: Final = 10.0
 """Seconds from the start of a connection or request to the end of its headers."""
 WRITE_SECONDS: Final = 20.0

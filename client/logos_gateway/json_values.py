@@ -14,18 +14,6 @@ from typing import Any, Final
 
 from ipc_schema.message import WakuMessage
 
-__all__ = [
-    "BadBody",
-    "decode_json",
-    "encode_json",
-    "from_base64",
-    "json_text",
-    "read_message",
-    "show_hash",
-    "to_base64",
-    "write_message",
-]
-
 _INT64: Final = 1 << 63
 _UINT32: Final = 1 << 32
 

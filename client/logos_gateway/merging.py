@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import TypeVar
 
-__all__ = ["merge"]
-
 T = TypeVar("T")
 
 

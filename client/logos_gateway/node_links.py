@@ -13,8 +13,6 @@ from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 from logos_client.exceptions import LogosError, NotReadyError
 from logos_client.kernel import KernelClient
 
-__all__ = ["NodeLinks"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -18,8 +18,6 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-__all__ = ["OriginDecision", "judge_origin", "known_host", "may_open_socket"]
-
 #: A name, or an IPv6 address in brackets, and a port (RFC 9110 §7.2). Not held against ours: it is another
 #: one where the port is forwarded, and a page cannot choose it.
 _HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")

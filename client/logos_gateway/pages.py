@@ -17,8 +17,6 @@ from starlette.responses import Response
 
 from logos_gateway.problems import ProblemError
 
-__all__ = ["CONTENT_SECURITY_POLICY", "dashboard_router", "docs_router"]
-
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -11,8 +11,6 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["ReceivedCache", "SendEventCache", "TopicCache"]
-
 MAX_TOPICS: Final = 4096
 """Most topics of one cache; clients must not make it grow without bound."""
 

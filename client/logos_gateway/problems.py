@@ -7,8 +7,6 @@ from typing import Any, Final
 from ipc_schema.errors import ErrorCode
 from logos_client.exceptions import LogosError
 
-__all__ = ["PROBLEM_TYPE", "STATUS_OF", "ProblemError", "problem_of"]
-
 PROBLEM_TYPE: Final = "application/problem+json"
 
 STATUS_OF: Final = {

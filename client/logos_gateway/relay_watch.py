@@ -15,8 +15,6 @@ from logos_client.kernel_events import SOURCE_FILTER, KernelMessage, StreamLoss
 from logos_gateway.json_values import write_message
 from logos_gateway.polling_caches import TopicCache
 
-__all__ = ["RelayWatch", "shown_messages"]
-
 log = logging.getLogger(__name__)
 
 _FEED_BYTES: Final = 4 << 20

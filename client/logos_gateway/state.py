@@ -17,8 +17,6 @@ from logos_gateway.operator.request_figures import RequestFigures
 from logos_gateway.reference.messaging_cache import MessagingCache
 from logos_gateway.relay_watch import RelayWatch
 
-__all__ = ["Gateway", "gateway_of", "kernel_for"]
-
 
 @dataclass(slots=True, kw_only=True)
 class Gateway:

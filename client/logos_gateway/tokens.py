@@ -15,8 +15,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["Scope", "TokenFileError", "Tokens", "load_tokens", "parse_tokens"]
-
 _TOKEN: Final = re.compile(r"[!-~]{16,512}")
 
 

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["Backlogs"]
-
 Message = Sequence[bytes]
 
 

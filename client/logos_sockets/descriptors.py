@@ -6,8 +6,6 @@ import os
 import resource
 from typing import Final
 
-__all__ = ["free_descriptors"]
-
 _ENOUGH: Final = 65_536
 """Returned if the system sets no limit."""
 

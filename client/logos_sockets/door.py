@@ -39,8 +39,6 @@ import zmq
 from logos_sockets.descriptors import free_descriptors
 from logos_sockets.listener import listening_socket
 
-__all__ = ["BACKLOG", "RESERVE", "TICK", "Door", "DoorCounters"]
-
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 31

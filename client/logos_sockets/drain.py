@@ -31,16 +31,6 @@ import zmq
 from logos_sockets.backlog import Backlogs
 from logos_sockets.window import Windows
 
-__all__ = [
-    "DEFAULT_BATCH",
-    "MAX_FRAMES",
-    "DrainLimits",
-    "DrainSocket",
-    "Loop",
-    "PeerCredentials",
-    "SocketCounters",
-]
-
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)

@@ -7,8 +7,6 @@ import os
 import socket
 from pathlib import Path
 
-__all__ = ["listening_socket"]
-
 
 def listening_socket(path: Path, *, mode: int, backlog: int) -> socket.socket:
     """Create a non-blocking Unix socket that listens at `path`, replacing a stale socket file.

@@ -27,8 +27,6 @@ from typing import Final, TypeAlias
 
 from logos_sockets.door import Door
 
-__all__ = ["MemoryWatch", "resident_bytes"]
-
 log = logging.getLogger(__name__)
 
 SUSPICIOUS: Final = 48 << 20

@@ -6,8 +6,6 @@ from typing import Final
 
 import zmq
 
-__all__ = ["BLOB_SLACK", "hwm_for", "open_dealer", "open_publisher", "open_router", "open_subscriber"]
-
 BLOB_SLACK: Final = 16 << 10
 """How much larger a blob may be than the largest message."""
 PUBLISHER_MEMORY: Final = 32 << 20

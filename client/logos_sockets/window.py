@@ -14,8 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["WINDOW", "Windows", "is_flowing"]
-
 WINDOW: Final = 4 << 20
 """Bytes sent to one peer before checking whether they have been written."""
 _MOMENT: Final = 0.001

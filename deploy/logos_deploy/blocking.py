@@ -27,8 +27,6 @@ from logos_deploy.launcher_node import LaunchFacts, NodeProcesses
 from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch
 from logos_process.config_file import read_toml
 
-__all__ = ["Node", "launch"]
-
 
 def launch(
     preset: str = "",

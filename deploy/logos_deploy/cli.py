@@ -50,8 +50,6 @@ from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
 from logos_process.output import reserve_standard_descriptors, unblocked_output
 from logos_process.version import version
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS: Final[tuple[ModuleType, ...]] = (
     up,
     node,

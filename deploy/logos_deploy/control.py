@@ -20,16 +20,6 @@ from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
 from logos_process.lock import holder_of
 
-__all__ = [
-    "ControlHealth",
-    "ask_health",
-    "bridge_status",
-    "gateway_addresses",
-    "wait_addresses",
-    "wait_bridge",
-    "wait_ready",
-]
-
 _POLL: Final = 0.1
 
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["COMMAND_EXITS", "CommandError", "Exit"]
-
 
 class Exit(IntEnum):
     """How a command ended."""

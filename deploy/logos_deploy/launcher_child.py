@@ -18,8 +18,6 @@ from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimi
 from logos_process.exits import ExitCode
 from logos_process.parent_watch import PARENT, ParentPipe
 
-__all__ = ["ChildEndedError", "Keeper"]
-
 log = logging.getLogger(__name__)
 
 RESTART_SECONDS: Final = 0.5

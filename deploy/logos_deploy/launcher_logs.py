@@ -13,8 +13,6 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MAX_LOG_BYTES", "LogFile"]
-
 MAX_LOG_BYTES: Final = 10 << 20
 _BACKUPS: Final = 3
 _TAIL: Final = 16 << 10

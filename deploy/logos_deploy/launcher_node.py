@@ -29,8 +29,6 @@ from logos_process.directories import private_directory
 from logos_process.lock import holder_of
 from logos_process.parent_watch import ParentPipe
 
-__all__ = ["DataDirInUseError", "LaunchError", "LaunchFacts", "NodeProcesses"]
-
 log = logging.getLogger(__name__)
 
 _ROTATE_SECONDS: Final = 60.0

@@ -9,8 +9,6 @@ from typing import Any
 
 from logos_deploy.exits import Exit
 
-__all__ = ["run_interruptible"]
-
 
 def run_interruptible(work: Coroutine[Any, Any, int], *, interrupted: Exit = Exit.INTERRUPTED) -> int:
     """Run to the end. INT and TERM cancel it (its `finally` clauses run), and the result is `interrupted`."""

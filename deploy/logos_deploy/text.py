@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["count", "duration", "one_line", "payload_text", "size", "table"]
-
 
 def count(number: int, noun: str) -> str:
     """`1 peer`, `3 peers`."""

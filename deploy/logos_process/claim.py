@@ -14,8 +14,6 @@ from logos_process.endpoints import bindable
 from logos_process.exits import ExitCode, StartError
 from logos_process.lock import FileLock, LockedError
 
-__all__ = ["claim", "claim_directory"]
-
 
 def claim(
     stack: ExitStack,

@@ -18,8 +18,6 @@ from ipc_schema.config.sources import (
 from logos_process.config_file import read_toml
 from logos_process.exits import ExitCode
 
-__all__ = ["CommandLine", "Sources"]
-
 
 class Sources(NamedTuple):
     """The configuration sources of a process, as arguments of `load_kernel_config` and `load_mapi_config`."""

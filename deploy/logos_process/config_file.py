@@ -8,8 +8,6 @@ from pathlib import Path
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, parse_toml
 
-__all__ = ["read_text", "read_toml"]
-
 
 def read_text(path: str) -> str:
     """Return the text of a file."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-__all__ = ["raise_descriptor_limit"]
-
 _ENOUGH: Final = 65_536
 """The maximum we request: some systems report "unlimited" and then refuse, and tables grow with the limit."""
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from logos_process.exits import StartError
 
-__all__ = ["group_number", "let_group_pass", "make_parents", "private_directory"]
-
 
 def private_directory(path: Path, group: int | None = None) -> None:
     """Make `path` private: 0700, or 2750 for a group, which sockets created in it inherit (setgid), so that

@@ -9,8 +9,6 @@ from typing import Protocol
 from ipc_schema.paths import MAX_SOCKET_PATH, socket_path
 from logos_process.exits import StartError
 
-__all__ = ["bind", "bindable"]
-
 
 class _Door(Protocol):
     """The part of `logos_sockets.Door` used here: this package does not depend on ZeroMQ."""

@@ -11,8 +11,6 @@ import errno
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["ExitCode", "StartError"]
-
 
 class ExitCode(IntEnum):
     """How a process ended."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ipc_schema.metric_samples import Sample, process_samples
 
-__all__ = ["own_figures"]
-
 
 def own_figures() -> list[Sample]:
     """Return CPU, memory, descriptors and threads under Prometheus's names (Linux); empty elsewhere."""

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["boot_id", "boot_ns"]
-
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 

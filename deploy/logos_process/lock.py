@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["FileLock", "LockedError", "holder_of", "holds", "try_lock"]
-
 _POLL: Final = 0.05
 
 

@@ -13,17 +13,6 @@ from typing import Any, Final
 
 from ipc_schema.config.kinds import LOG_LEVELS
 
-__all__ = [
-    "JsonFormatter",
-    "LogLevelError",
-    "TextFormatter",
-    "fields",
-    "find_and_set_level",
-    "level_name",
-    "level_number",
-    "make_formatter",
-]
-
 _SHORT: Final = {5: "TRC", 10: "DBG", 20: "INF", 25: "NTC", 30: "WRN", 40: "ERR", 50: "FAT"}
 _FIELDS: Final = "named_values"
 

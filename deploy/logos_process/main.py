@@ -18,8 +18,6 @@ from logos_process.parent_watch import take_parent, watch_parent
 from logos_process.stopping import StopLimit
 from logos_process.version import version
 
-__all__ = ["Process", "run_process"]
-
 log = logging.getLogger(__name__)
 
 

@@ -17,8 +17,6 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
 
-__all__ = ["LineStream", "LineWriter", "reserve_standard_descriptors", "unblocked_output"]
-
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 4 << 20
 

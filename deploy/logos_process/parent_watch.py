@@ -24,8 +24,6 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError
 
-__all__ = ["PARENT", "ParentPipe", "take_parent", "watch_parent"]
-
 PARENT: Final = "LOGOS_PARENT_FD"
 
 

@@ -12,8 +12,6 @@ import socket
 from collections.abc import MutableMapping
 from typing import Final, Self
 
-__all__ = ["ServiceManager"]
-
 log = logging.getLogger(__name__)
 
 _SOCKET: Final = "NOTIFY_SOCKET"

@@ -13,8 +13,6 @@ from typing import Final
 from logos_process import logs
 from logos_process.exits import ExitCode
 
-__all__ = ["StopLimit", "stop_signals"]
-
 log = logging.getLogger(__name__)
 
 _LAST_WORDS: Final = 0.5

@@ -14,22 +14,6 @@ from typing import Final, NamedTuple
 
 from ipc_schema.paths import MAX_SOCKET_PATH
 
-__all__ = [
-    "DialAddress",
-    "UndialableError",
-    "can_dial",
-    "check_endpoint",
-    "check_enr",
-    "check_enrtree",
-    "check_entry_node",
-    "check_multiaddr",
-    "check_peer_address",
-    "is_multiaddr",
-    "parse_multiaddr",
-    "peer_id_in",
-    "split_circuit",
-]
-
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MAX_PEER_ID: Final = 64

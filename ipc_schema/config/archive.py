@@ -18,15 +18,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-__all__ = [
-    "DEFAULT_DATABASE_URL",
-    "DEFAULT_RETENTION",
-    "ArchiveDatabase",
-    "RetentionPolicy",
-    "parse_database_url",
-    "parse_retention",
-]
-
 DEFAULT_DATABASE_URL: Final = "sqlite://store.sqlite3"
 
 DEFAULT_RETENTION: Final = "time:172800"

@@ -21,8 +21,6 @@ from ipc_schema.config.sources import config_loader
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
 
-__all__ = ["BRIDGE_SCHEMA", "BridgeConfig", "NatsConfig", "bridge_config", "load_bridge_config"]
-
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _ENCRYPTED: Final = ("tls", "wss")
 _MAX_PREFIX: Final = 64

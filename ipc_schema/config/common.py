@@ -19,26 +19,6 @@ from ipc_schema.paths import (
     run_directory,
 )
 
-__all__ = [
-    "MOVED_TO_GATEWAY",
-    "AttachOptions",
-    "BaseProcessOptions",
-    "CommonConfig",
-    "ProcessOptions",
-    "ServedNodeOptions",
-    "check_pair",
-    "common_config",
-    "describe",
-    "endpoints",
-    "ports_shift_option",
-    "preset_option",
-    "served_kernel",
-    "served_mapi",
-    "shifted",
-    "tcp_uses",
-    "without_effect",
-]
-
 
 def _parse_group(raw: object) -> str:
     text = str(raw) if isinstance(raw, int) and not isinstance(raw, bool) else raw

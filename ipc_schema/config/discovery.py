@@ -17,14 +17,6 @@ from ipc_schema.config.options import OptionSection, Origin, Resolved, option
 if TYPE_CHECKING:
     from ipc_schema.config.kernel import KernelOptions
 
-__all__ = [
-    "NAME_SERVER",
-    "DiscoveryConfig",
-    "DiscoveryOptions",
-    "NameServer",
-    "discovery_config",
-    "discovery_warnings",
-]
 
 MAX_STORE: Final = 5000
 """Size of the peer store unless configured otherwise."""

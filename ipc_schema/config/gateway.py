@@ -28,8 +28,6 @@ from ipc_schema.config.options import (
 from ipc_schema.config.sources import config_loader
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 
-__all__ = ["GATEWAY_SCHEMA", "GatewayConfig", "HttpConfig", "gateway_config", "load_gateway_config"]
-
 
 def _parse_prefix(raw: object) -> str:
     if not isinstance(raw, str) or not re.fullmatch(r"([a-zA-Z_:][a-zA-Z0-9_:]{0,63})?", raw):

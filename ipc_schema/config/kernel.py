@@ -74,8 +74,6 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
-__all__ = ["KERNEL_SCHEMA", "MIB", "KernelConfig", "KernelOptions", "kernel_config", "load_kernel_config"]
-
 MIB: Final = 1024 * 1024
 
 

@@ -17,8 +17,6 @@ from ipc_schema.hello import NetworkInfo
 if TYPE_CHECKING:
     from ipc_schema.config.kernel import KernelOptions
 
-__all__ = ["TlsFiles", "check_shards", "kernel_warnings", "ports", "static_shards", "websocket_tls"]
-
 
 class TlsFiles(NamedTuple):
     """Paths of PEM files."""

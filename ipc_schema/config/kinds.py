@@ -16,36 +16,6 @@ from typing import Any, Final
 from ipc_schema.config.addresses import check_endpoint, check_entry_node, check_peer_address
 from ipc_schema.topics import MAX_SHARD_COUNT
 
-__all__ = [
-    "ALL",
-    "BOOLEAN",
-    "ENDPOINT",
-    "ENTRY_NODE",
-    "IP_ADDRESS",
-    "LOG_FORMAT",
-    "LOG_LEVEL",
-    "LOG_LEVELS",
-    "MULTIADDR",
-    "NONE",
-    "PATH",
-    "PORT",
-    "PRIVATE_KEY",
-    "PROTECTED_SHARD",
-    "SHARD",
-    "TEXT",
-    "Kind",
-    "ProtectedShard",
-    "choice",
-    "duration",
-    "format_duration",
-    "format_size",
-    "integer",
-    "parse_duration",
-    "parse_size",
-    "size",
-]
-
-
 ALL: Final = "all"
 NONE: Final = "none"
 

@@ -46,16 +46,6 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, mapi_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
-__all__ = [
-    "MAPI_SCHEMA",
-    "MapiConfig",
-    "Mode",
-    "derive_kernel",
-    "derive_mapi",
-    "load_mapi_config",
-    "mapi_config",
-]
-
 _DAY: Final = 86400.0
 
 

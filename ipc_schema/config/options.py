@@ -23,22 +23,6 @@ from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, get_type_
 
 from ipc_schema.config.kinds import Kind
 
-__all__ = [
-    "ConfigError",
-    "Layer",
-    "Option",
-    "OptionSection",
-    "Origin",
-    "PortUse",
-    "Resolved",
-    "Schema",
-    "Value",
-    "option",
-    "refuse_port_clashes",
-    "resolve",
-]
-
-
 OptionsT = TypeVar("OptionsT")
 
 

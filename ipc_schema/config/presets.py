@@ -18,8 +18,6 @@ from typing import Final
 from ipc_schema.config.options import ConfigError, Layer, Origin
 from ipc_schema.hello import NetworkInfo
 
-__all__ = ["PRESETS", "Preset", "Rln", "find_preset", "preset_layer"]
-
 DEFAULT_MAX_MESSAGE_SIZE: Final = 150 * 1024
 """Bytes of an encoded WakuMessage with all attributes (64/WAKU2-NETWORK)."""
 

@@ -11,16 +11,6 @@ from typing import Final
 
 from ipc_schema.config.kinds import Kind
 
-__all__ = [
-    "DEFAULT_RATE_LIMITS",
-    "RATE_LIMIT",
-    "RATE_LIMITED_PROTOCOLS",
-    "RateLimit",
-    "RateLimitSetting",
-    "parse_rate_limit",
-    "rate_limits",
-]
-
 RATE_LIMITED_PROTOCOLS: Final = ("store", "lightpush", "px", "filter")
 
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}

@@ -24,7 +24,6 @@ from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, RateLimitSetting
 if TYPE_CHECKING:
     from ipc_schema.config.kernel import KernelOptions
 
-__all__ = ["SERVICE_NODES", "ServiceConfig", "ServiceOptions", "service_config", "service_warnings"]
 
 MAX_TEXT: Final = 2048
 

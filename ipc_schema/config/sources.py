@@ -25,26 +25,6 @@ from typing import Any, Final, Protocol, TypeVar
 from ipc_schema.config.kinds import BOOLEAN
 from ipc_schema.config.options import ConfigError, Layer, Option, Origin, Schema
 
-__all__ = [
-    "CONFIG_FILE",
-    "ENVIRONMENT_PREFIX",
-    "TABLES",
-    "ConfigLoader",
-    "TomlFile",
-    "add_arguments",
-    "config_file_of",
-    "config_loader",
-    "environment_layer",
-    "explicit_layers",
-    "file_layer",
-    "flag_layer",
-    "parse_toml",
-    "to_environment",
-    "to_flags",
-    "variable_of",
-    "visible_secret",
-]
-
 C_co = TypeVar("C_co", covariant=True)
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"

@@ -26,29 +26,6 @@ import trio
 from ipc_schema.message import WakuMessage, decode_message
 from kernel_proc.metrics import Sample
 
-__all__ = [
-    "DEFAULT_PAGE",
-    "MAX_CONTENT_TOPICS",
-    "MAX_HASHES",
-    "MAX_PAGE",
-    "MAX_TIMESTAMP_DISTANCE_NS",
-    "Archive",
-    "ArchiveBusy",
-    "ArchiveConfigError",
-    "ArchiveError",
-    "ArchiveState",
-    "ArchiveUnavailable",
-    "ArchivedMessage",
-    "Backlog",
-    "BadQuery",
-    "CursorNotFound",
-    "HistoryPage",
-    "HistoryQuery",
-    "KeyQuery",
-    "StoredMessages",
-    "TopicSpan",
-]
-
 DEFAULT_PAGE: Final = 20
 MAX_PAGE: Final = 100
 MAX_HASHES: Final = 1000

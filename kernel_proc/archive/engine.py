@@ -12,8 +12,6 @@ from typing import NamedTuple, Protocol
 from kernel_proc.archive.api import HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.rows import ArchivedRow
 
-__all__ = ["ArchiveEngine", "DatabaseFailed", "RowsRefused", "Totals"]
-
 
 class DatabaseFailed(Exception):
     """The database is unusable now: full, locked, lost, damaged, or of another program. The text is for

@@ -14,19 +14,6 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-__all__ = [
-    "FIRST",
-    "LAST",
-    "TABLE",
-    "Partition",
-    "are_enough",
-    "expired",
-    "parse_bounds",
-    "partition_width",
-    "partitions_from",
-    "sealed",
-]
-
 TABLE: Final = "logos_message"
 FIRST: Final = f"{TABLE}_first"
 LAST: Final = f"{TABLE}_last"

@@ -18,20 +18,6 @@ from typing import Final, NamedTuple, TypeVar
 
 from kernel_proc.archive.api import ArchivedMessage, HistoryPage, HistoryQuery
 
-__all__ = [
-    "EVERYTHING",
-    "FoundRows",
-    "Key",
-    "RowRange",
-    "Span",
-    "in_order",
-    "make_page",
-    "ranges",
-    "span",
-    "whole_partitions",
-    "windows",
-]
-
 T = TypeVar("T")
 
 Key = tuple[int, bytes]

@@ -37,8 +37,6 @@ from kernel_proc.archive.recent import RecentRows
 from kernel_proc.archive.rows import ArchivedRow
 from logos_process.logs import fields
 
-__all__ = ["INSERT", "PostgresEngine", "insert_columns"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

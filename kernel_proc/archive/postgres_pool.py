@@ -26,8 +26,6 @@ from psycopg.pq import TransactionStatus
 from kernel_proc.archive.engine import DatabaseFailed
 from kernel_proc.archive.postgres_schema import SchemaError
 
-__all__ = ["SETTINGS", "Connection", "NoResponse", "PostgresPool"]
-
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 T = TypeVar("T")

@@ -23,8 +23,6 @@ from kernel_proc.archive.plan import (
 )
 from kernel_proc.archive.rows import topic_key
 
-__all__ = ["pubsub_topics", "read_keys", "read_page", "topic_spans"]
-
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 _WITHIN: Final = """

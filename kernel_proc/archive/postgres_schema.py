@@ -13,8 +13,6 @@ import psycopg
 
 from kernel_proc.archive.partitions import LAST, TABLE, Partition
 
-__all__ = ["ROW_BYTES", "SCHEMA_VERSION", "SchemaError", "create_partition", "create_table", "prepare_schema"]
-
 SCHEMA_LOCK: Final = 0x4C44_4152_0001
 STATEMENT_SECONDS: Final = 15
 

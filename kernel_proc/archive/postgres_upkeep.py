@@ -32,8 +32,6 @@ from kernel_proc.archive.postgres_read import pubsub_topics
 from kernel_proc.archive.postgres_schema import SCHEMA_VERSION, create_partition, create_table
 from logos_process.logs import fields
 
-__all__ = ["BRIEF_LOCK", "COUNT_SECONDS", "LONG_SECONDS", "PostgresUpkeep", "lift_bound", "partitions"]
-
 log = logging.getLogger(__name__)
 
 UPKEEP_LOCK: Final = 0x4C44_4152_0002

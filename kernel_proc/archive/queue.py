@@ -10,8 +10,6 @@ from collections import deque
 
 from kernel_proc.archive.rows import Offer
 
-__all__ = ["OfferQueue"]
-
 
 class OfferQueue:
     """Offers, first in, first out."""

@@ -16,8 +16,6 @@ from typing import Final
 
 from kernel_proc.archive.rows import ROW_OVERHEAD, ArchivedRow
 
-__all__ = ["RecentRows"]
-
 SECONDS: Final = 60.0
 BYTES: Final = 16 << 20
 

@@ -11,8 +11,6 @@ from typing import Final
 
 from ipc_schema.config.archive import RetentionPolicy
 
-__all__ = ["RetentionClock", "excess", "kept_seconds"]
-
 _SLACK_NS: Final = 60 * 1_000_000_000
 """How far the newest message may lag behind before the wall clock is doubted. Stores accept messages
 within 20 s (13/WAKU2-STORE), and host clocks differ."""

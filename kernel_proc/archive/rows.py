@@ -14,8 +14,6 @@ from typing import Final, NamedTuple
 
 from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message
 
-__all__ = ["MAX_PUBSUB_TOPIC", "ROW_OVERHEAD", "ArchivedRow", "Offer", "make_rows", "topic_key"]
-
 MAX_PUBSUB_TOPIC: Final = 512
 """Maximum bytes. Pubsub topics are chosen by the node itself; PostgreSQL cannot index much longer ones."""
 

@@ -40,8 +40,6 @@ from kernel_proc.archive.writer import ArchiveWriter
 from kernel_proc.metrics import Registry, Sample
 from logos_process.logs import fields
 
-__all__ = ["MessageArchive"]
-
 log = logging.getLogger(__name__)
 
 Q = TypeVar("Q", HistoryQuery, KeyQuery)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from ipc_schema.config.archive import DEFAULT_RETENTION, ArchiveDatabase, RetentionPolicy, parse_retention
 
-__all__ = ["ArchiveSettings"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchiveSettings:

@@ -14,8 +14,6 @@ from kernel_proc.archive.spool import MessageSpool, SpoolFailed
 from kernel_proc.archive.threads import in_thread
 from logos_process.logs import fields
 
-__all__ = ["SPILL_PAUSE", "MessageSpill"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -20,8 +20,6 @@ from typing import Final
 from kernel_proc.archive.rows import ROW_OVERHEAD, ArchivedRow, topic_key
 from kernel_proc.archive.sqlite_file import connect, prepare_file
 
-__all__ = ["MessageSpool", "SpoolFailed"]
-
 CACHE_BYTES: Final = 2 << 20
 BUSY_SECONDS: Final = 60
 """How long to wait for `logos backup`, which locks the file while it copies it."""

@@ -30,8 +30,6 @@ from kernel_proc.archive.sqlite_file import (
 )
 from kernel_proc.archive.sqlite_read import marks, oldest_rows, padded, read_keys, read_page, topic_spans
 
-__all__ = ["SqliteEngine"]
-
 log = logging.getLogger(__name__)
 
 WRITER_CACHE: Final = 32 << 20

@@ -13,16 +13,6 @@ from typing import Final
 
 from kernel_proc.archive.engine import DatabaseFailed
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "connect",
-    "is_interrupt",
-    "is_refusal",
-    "is_shortage",
-    "migrate",
-    "prepare_file",
-]
-
 APPLICATION_ID: Final = 0x4C444152  # "LDAR"
 PAGE_SIZE: Final = 8192
 

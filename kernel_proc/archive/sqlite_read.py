@@ -11,8 +11,6 @@ from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, K
 from kernel_proc.archive.plan import FoundRows, Key, RowRange, Span, in_order, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
-__all__ = ["marks", "oldest_rows", "padded", "read_keys", "read_page", "topic_spans"]
-
 LIST_SIZES: Final = (1, 20, 100, 1000)
 """Lengths of the lists in statements, to limit the number of prepared statements."""
 

@@ -19,8 +19,6 @@ from kernel_proc.archive.threads import in_thread
 from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 
-__all__ = ["ArchiveUpkeep"]
-
 log = logging.getLogger(__name__)
 
 AFTER_FAILURE: Final = 60.0

@@ -27,8 +27,6 @@ from kernel_proc.archive.threads import in_thread
 from kernel_proc.metrics import Histogram
 from logos_process.logs import fields
 
-__all__ = ["ArchiveWriter"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

@@ -26,8 +26,6 @@ from kernel_proc.discovery.dns_tree import (
 )
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["DnsFailure", "Reading", "TreeClient", "TreeLimits", "TxtResolver"]
-
 
 class DnsFailure(Exception):
     """A name has no usable TXT record, or no server responded."""

@@ -17,8 +17,6 @@ from kernel_proc.discovery.dns_tree import TreeError, TreeUrl, parse_url
 from kernel_proc.discovery.enr import Enr
 from logos_process.logs import fields
 
-__all__ = ["DnsLists", "ListState"]
-
 log = logging.getLogger(__name__)
 
 REFRESH: Final = 1800.0

@@ -13,8 +13,6 @@ from dns.rdtypes.ANY.TXT import TXT
 from ipc_schema.config.discovery import NameServer
 from kernel_proc.discovery.dns_client import DnsFailure
 
-__all__ = ["DnsTxtResolver"]
-
 TIMEOUT: Final = 3.0
 """Seconds per server."""
 LIFETIME: Final = 8.0

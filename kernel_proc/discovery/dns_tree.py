@@ -17,22 +17,6 @@ from typing import Final, NamedTuple
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_identity import keccak256, verify
 
-__all__ = [
-    "Branch",
-    "Entry",
-    "Link",
-    "TreeError",
-    "TreeFormatError",
-    "TreeHashError",
-    "TreeRoot",
-    "TreeSignatureError",
-    "TreeUrl",
-    "hash_of",
-    "parse_entry",
-    "parse_root",
-    "parse_url",
-]
-
 MAX_TEXT: Final = 1024
 """Maximum size of an entry; EIP-1459 wants them to fit into 512-byte packets."""
 HASH_BYTES: Final = 16

@@ -35,18 +35,6 @@ from kernel_proc.discovery.enr_values import (
     read_rsv,
 )
 
-__all__ = [
-    "MAX_RECORD",
-    "Enr",
-    "EnrError",
-    "EnrFormatError",
-    "EnrSignatureError",
-    "EnrSizeError",
-    "record_size",
-    "record_text",
-    "sign_record",
-]
-
 MAX_RECORD: Final = 300
 """Maximum size of an encoded record in bytes (EIP-778)."""
 MAX_SEQ: Final = 2**64 - 1

@@ -13,8 +13,6 @@ import coincurve
 from coincurve import ecdsa
 from Crypto.Hash import keccak
 
-__all__ = ["SIGNATURE_BYTES", "Identity", "keccak256", "node_id_of", "peer_id_of", "verify"]
-
 SECRET_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 

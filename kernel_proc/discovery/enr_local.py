@@ -18,8 +18,6 @@ from kernel_proc.discovery.enr import MAX_RECORD, Enr, EnrError, EnrSizeError, r
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_multiaddrs, encode_shards
 
-__all__ = ["LocalEnr", "split_addresses"]
-
 log = logging.getLogger(__name__)
 
 _LENGTH_FIELDS: Final = 2

@@ -15,18 +15,6 @@ from multiaddr import Multiaddr
 
 from ipc_schema.config.addresses import parse_multiaddr
 
-__all__ = [
-    "MAX_SHARDS",
-    "Capability",
-    "RelayShards",
-    "encode_multiaddrs",
-    "encode_shards",
-    "read_capabilities",
-    "read_multiaddrs",
-    "read_rs",
-    "read_rsv",
-]
-
 MAX_SHARDS: Final = 1024
 """Shards per cluster, and bits of `rsv`."""
 LIST_LIMIT: Final = 64

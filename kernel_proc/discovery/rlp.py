@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Union
 
-__all__ = ["Encodable", "Item", "RlpError", "encode", "encode_list", "items", "read_list", "to_int"]
-
 Encodable = Union[bytes, int, "Sequence[Encodable]"]
 """Types accepted by `encode`: byte strings, non-negative integers, and lists of these."""
 

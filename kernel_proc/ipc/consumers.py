@@ -13,8 +13,6 @@ from typing import Final
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.server import Client
 
-__all__ = ["Consumer", "Consumers"]
-
 MAX_CONNECTIONS: Final = 1024
 MAX_CONSUMERS: Final = 1024
 

@@ -26,8 +26,6 @@ from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
 from logos_process import logs
 
-__all__ = ["control_routes", "health_body", "task_names"]
-
 
 def health_body(health: HealthMonitor, version: str, started: float) -> dict[str, object]:
     """Return the body of a `health` reply. `started` is on the trio clock."""

@@ -9,8 +9,6 @@ import trio
 from logos_sockets import TICK, Door, MemoryWatch
 from logos_sockets.drain import DrainSocket
 
-__all__ = ["watch_doors"]
-
 
 async def watch_doors(doors: Sequence[Door], sockets: Sequence[DrainSocket]) -> None:
     """Serve the doors of these sockets, given in the same order, until cancelled."""

@@ -33,8 +33,6 @@ from ipc_schema.message import WakuMessage
 from ipc_schema.streams import CoverageLog, ReplayBatch, ReplayRing, RingBudget, StreamState, new_epoch
 from kernel_proc.metrics import Registry, Sample
 
-__all__ = ["EventOutlet", "EventPublisher"]
-
 MAX_REPLAY_EVENTS: Final = 1024
 """Maximum events per reply: two frames each, sent at once while nothing else runs."""
 

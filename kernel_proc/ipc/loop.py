@@ -12,8 +12,6 @@ import trio
 
 from logos_process.logs import fields
 
-__all__ = ["TrioLoop"]
-
 log = logging.getLogger(__name__)
 
 

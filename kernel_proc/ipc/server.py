@@ -22,8 +22,6 @@ from logos_process.endpoints import bind
 from logos_sockets import BLOB_SLACK, Door, open_publisher, open_router
 from logos_sockets.drain import DrainSocket
 
-__all__ = ["Endpoints", "IpcServer", "IpcSettings"]
-
 EVENTS_CONNECTIONS: Final = 256
 REQUESTS_CONNECTIONS: Final = 256
 CONTROL_CONNECTIONS: Final = 64

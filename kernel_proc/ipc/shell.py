@@ -14,8 +14,6 @@ from kernel_proc.ipc.consumers import Consumers
 from kernel_proc.ipc.loop import TrioLoop
 from logos_sockets.drain import DrainSocket
 
-__all__ = ["TrioRequests"]
-
 
 class TrioRequests:
     """Serve one ROUTER. Attach the socket first; `run` and the loop's `run` must be running."""

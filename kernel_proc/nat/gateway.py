@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["GatewayError", "IpProtocol", "LocalPort", "NatGateway"]
-
 IpProtocol = Literal["tcp", "udp"]
 
 

@@ -19,8 +19,6 @@ from kernel_proc.nat.pmp_codec import (
     read_reply,
 )
 
-__all__ = ["PmpGateway"]
-
 _ROUTES: Final = Path("/proc/net/route")
 _FIRST_WAIT: Final = 0.25
 _TRIES: Final = 5

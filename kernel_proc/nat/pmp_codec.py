@@ -9,8 +9,6 @@ from typing import Final
 
 from kernel_proc.nat.gateway import IpProtocol
 
-__all__ = ["PORT", "Granted", "PmpError", "address_request", "default_gateway", "map_request", "read_reply"]
-
 PORT: Final = 5351
 _VERSION: Final = 0
 _ADDRESS: Final = 0

@@ -7,8 +7,6 @@ from ipaddress import IPv4Address
 
 from kernel_proc.nat.gateway import LocalPort
 
-__all__ = ["mappable"]
-
 
 def mappable(tcp: Iterable[str], udp: Iterable[tuple[str, int]]) -> frozenset[LocalPort]:
     """Return the ports of TCP multiaddrs and UDP endpoints that a router may hide: those at private IPv4

@@ -18,8 +18,6 @@ from kernel_proc.nat.pmp import PmpGateway
 from kernel_proc.nat.upnp import UpnpGateway
 from logos_process.logs import fields
 
-__all__ = ["PortMapper", "finders"]
-
 log = logging.getLogger(__name__)
 
 LEASE: Final = 600

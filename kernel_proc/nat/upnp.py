@@ -14,8 +14,6 @@ import trio
 
 from kernel_proc.nat.gateway import GatewayError, LocalPort
 
-__all__ = ["UpnpGateway"]
-
 T = TypeVar("T")
 
 _DISCOVERY_MS: Final = 2000

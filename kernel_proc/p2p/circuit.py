@@ -13,8 +13,6 @@ from kernel_proc.p2p.api import DialError, Direction, PeerIdText, Stream, Stream
 from kernel_proc.p2p.connections import HostConnection
 from kernel_proc.p2p.upgrade import Upgrader
 
-__all__ = ["CircuitEndpoint", "Circuits", "StreamTransport"]
-
 log = logging.getLogger(__name__)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from kernel_proc.p2p._libp2p import ID
 from kernel_proc.p2p.api import PeerIdText
 
-__all__ = ["MAX_PEER_ID", "from_bytes", "to_bytes"]
-
 MAX_PEER_ID = 64
 """Maximum bytes. The identity multihash of the largest inlined key has 44."""
 

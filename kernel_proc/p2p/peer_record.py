@@ -24,8 +24,6 @@ from kernel_proc.p2p._libp2p import (
 from kernel_proc.p2p.api import HostPeer
 from kernel_proc.p2p.keys import NodeKey
 
-__all__ = ["MAX_ADDRESSES", "MAX_ENVELOPE", "PeerRecordError", "open_envelope", "seal"]
-
 DOMAIN: Final = b"libp2p-peer-record"
 PAYLOAD_TYPE: Final = b"\x03\x01"
 """The multicodec libp2p-peer-record, as written by go-libp2p, nim-libp2p and js-libp2p."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FRAME_ROOM", "HEADER_ROOM", "LARGEST", "READ_SIZE", "Scratch"]
-
 LARGEST: Final = 192 * 1024
 """Bytes that `lay_out` accepts: more than the largest message of the network."""
 HEADER_ROOM: Final = 18

@@ -17,8 +17,6 @@ from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import DialError
 from logos_process.logs import fields
 
-__all__ = ["ServerCertificate", "client_context", "client_handshake"]
-
 log = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 1.0

@@ -12,8 +12,6 @@ from kernel_proc.peering.pace import ASK_ALONE, ExchangePace
 from kernel_proc.protocols.requests import AllFailed
 from logos_process.logs import fields
 
-__all__ = ["Answered", "ExchangeClient", "PeerAsking"]
-
 log = logging.getLogger(__name__)
 
 COUNT: Final = 30

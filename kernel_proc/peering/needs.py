@@ -10,8 +10,6 @@ from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 
-__all__ = ["Needs"]
-
 
 class Needs:
     """Implements `NodeView`. `services` are the services of other nodes that this one may use."""

@@ -21,8 +21,6 @@ from kernel_proc.peers.known import group_of_address
 from kernel_proc.peers.own_addresses import OwnAddresses
 from logos_process.logs import fields
 
-__all__ = ["OwnRecord"]
-
 log = logging.getLogger(__name__)
 
 RECORD_FILE = "enr"

@@ -7,8 +7,6 @@ from typing import Final
 
 from ipc_schema.backoff import retry_delay
 
-__all__ = ["ExchangePace", "WalkPace"]
-
 WALK_ALONE: Final = 1.0
 """Seconds between random walks of discv5: without connected peers; with some, but too few (nwaku); with
 enough."""

@@ -50,8 +50,6 @@ from kernel_proc.reachability.circuit import CircuitClient
 from kernel_proc.reachability.verdict import Reachability
 from kernel_proc.relay.service import RelayService
 
-__all__ = ["Peering"]
-
 STORE_FILE: Final = "peers.json"
 LINKS_FILE: Final = "links.json"
 LOOK: Final = 1.0

@@ -12,15 +12,6 @@ from kernel_proc.p2p import addresses
 from kernel_proc.p2p.api import BadAddress, PeerIdText
 from kernel_proc.peers.plan import SERVICES
 
-__all__ = [
-    "PeeringError",
-    "capabilities",
-    "check_announced",
-    "node_records",
-    "operators_peers",
-    "services_wanted",
-]
-
 
 class PeeringError(ValueError):
     """The configuration contains an invalid node record or list."""

@@ -24,8 +24,6 @@ from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import PeerManager
 from logos_process.logs import fields
 
-__all__ = ["PeerSources"]
-
 log = logging.getLogger(__name__)
 
 MAX_EXCHANGED: Final = 256

@@ -7,8 +7,6 @@ from typing import Final
 
 from ipc_schema.backoff import retry_delay
 
-__all__ = ["DialBackoff"]
-
 FIRST: Final = 1.0
 HIGHEST: Final = 8.0
 """After failed dials: with jitter still below 10 s, because services usually depend on a configured peer."""

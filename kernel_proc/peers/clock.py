@@ -14,8 +14,6 @@ from typing import Final
 from ipc_schema.steady import Stamp, SteadyClock
 from logos_process.host_clock import boot_id, boot_ns
 
-__all__ = ["PeerClock"]
-
 _SECOND: Final = 10**9
 
 

@@ -15,8 +15,6 @@ from kernel_proc.metrics import Sample
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from logos_process.logs import fields
 
-__all__ = ["MeshView", "PeerBook"]
-
 log = logging.getLogger(__name__)
 
 MAX_AGENTS: Final = 32

@@ -13,8 +13,6 @@ from kernel_proc.p2p.api import BadAddress, EndCause, Host, P2pError, PeerConnec
 from kernel_proc.peers.backoff import DialBackoff
 from logos_process.logs import fields
 
-__all__ = ["StaticDialer"]
-
 log = logging.getLogger(__name__)
 
 

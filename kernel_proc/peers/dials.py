@@ -15,8 +15,6 @@ from kernel_proc.peers.settings import NodeView
 from kernel_proc.peers.store import HIGHEST_DELAY, PeerStore
 from logos_process.logs import fields
 
-__all__ = ["PeerDials"]
-
 log = logging.getLogger(__name__)
 
 DIAL_SECONDS: Final = 10.0

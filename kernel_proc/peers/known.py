@@ -7,8 +7,6 @@ from enum import StrEnum
 
 from kernel_proc.ip_group import ip_group
 
-__all__ = ["KnownPeer", "PeerOrigin", "group_of_address"]
-
 
 class PeerOrigin(StrEnum):
     """How a peer was first discovered."""

@@ -38,8 +38,6 @@ from kernel_proc.relay.params import RELAY_PROTOCOL
 from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 
-__all__ = ["PeerManager"]
-
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 10

@@ -17,8 +17,6 @@ from kernel_proc.p2p.api import HostPeer, PeerIdText
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 from kernel_proc.relay.rpc import PeerInfo
 
-__all__ = ["Allowance", "OfferOutcome", "Offers", "evaluate"]
-
 PERIOD: Final = 60.0
 """Period of the allowance in seconds: the PRUNE back-off, after which the same peer may prune us again."""
 PER_PEER: Final = 32

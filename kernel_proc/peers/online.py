@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["OnlineMonitor", "SleepDetector"]
-
 GRACE: Final = 15.0
 """Seconds without a sign of life after which we assume that the problem is ours."""
 NOTICED_WITHIN: Final = 20.0

@@ -11,8 +11,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-__all__ = ["OwnAddresses", "is_public"]
-
 QUORUM: Final = 3
 """Observers, each in a different address group, that must see the same address; it also needs more than
 half of all."""

@@ -21,8 +21,6 @@ from kernel_proc.protocols.filter import codec as filter_codec
 from kernel_proc.protocols.sync import codec as sync_codec
 from kernel_proc.relay.params import GossipParams
 
-__all__ = ["SERVICES", "Connected", "PeerNeeds", "Plan", "Targets", "plan"]
-
 _MESH: Final = GossipParams()
 SHARD_PEERS: Final = _MESH.d + _MESH.d_lazy
 """Relay peers to connect per shard: D (6) for the mesh plus D_lazy (6) for gossip. The mesh then fills

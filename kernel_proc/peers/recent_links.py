@@ -19,8 +19,6 @@ from ipc_schema.steady import Stamp
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.peers.clock import PeerClock
 
-__all__ = ["RecentLinks"]
-
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1

@@ -10,8 +10,6 @@ from typing import Protocol
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.peers.plan import PeerNeeds, Targets
 
-__all__ = ["ManagerSettings", "NodeView"]
-
 
 class NodeView(Protocol):
     """What the manager queries from the rest of the node."""

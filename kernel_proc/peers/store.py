@@ -16,8 +16,6 @@ from typing import Final
 from ipc_schema.backoff import retry_delay
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 
-__all__ = ["PeerStore"]
-
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS_TEXT: Final = 300
 MAX_PROTOCOLS: Final = 32

@@ -21,8 +21,6 @@ from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer
 from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES
 
-__all__ = ["load_peers", "save_peers", "snapshot"]
-
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1

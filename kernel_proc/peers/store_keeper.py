@@ -15,8 +15,6 @@ from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 from logos_process.logs import fields
 
-__all__ = ["StoreKeeper"]
-
 log = logging.getLogger(__name__)
 
 SAVE_FIRST: Final = 2.0

@@ -43,8 +43,6 @@ from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, Relay
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender, RelayOutcome
 
-__all__ = ["LightpushService"]
-
 ROOM: Final = 1024 * 1024 + 64 * 1024
 """Bytes by which a request may exceed the network's message size and still get a proper response: js-waku
 sends messages of up to 1 MB. Longer requests reset the stream."""

@@ -21,8 +21,6 @@ from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
-__all__ = ["CLIENT_PROTOCOLS", "LightpushClient", "Pushed"]
-
 SERVICE: Final = "lightpush"
 CLIENT_PROTOCOLS: Final = (PROTOCOL, LEGACY_PROTOCOL)
 MAX_RESPONSE: Final = 64 * 1024

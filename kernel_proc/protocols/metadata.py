@@ -19,8 +19,6 @@ from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encod
 from kernel_proc.protocols.protobuf import VARINT, ProtobufError, fields, packed_varints
 from kernel_proc.protocols.requests import CallError, call
 
-__all__ = ["PROTOCOL", "Metadata", "MetadataError", "MetadataProtocol", "decode", "encode"]
-
 log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "/vac/waku/metadata/1.0.0"

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["TOO_MANY_REQUESTS", "Pacer"]
-
 TOO_MANY_REQUESTS: Final = 429
 FIRST_GAP: Final = 0.25
 LONGEST_GAP: Final = 4.0

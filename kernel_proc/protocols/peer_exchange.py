@@ -24,23 +24,6 @@ from kernel_proc.protocols.protobuf import (
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import BadAnswer, RequestRefused, RequestService, ServiceLimits, call
 
-__all__ = [
-    "MAX_RECORDS",
-    "PROTOCOL",
-    "SERVICE",
-    "Exchanged",
-    "OwnRecord",
-    "PeerExchangeClient",
-    "PeerExchangeService",
-    "PxResponse",
-    "PxStatus",
-    "RecordSource",
-    "decode_request",
-    "decode_response",
-    "encode_request",
-    "encode_response",
-]
-
 PROTOCOL: Final = "/vac/waku/peer-exchange/2.0.0-alpha1"
 SERVICE: Final = "px"
 """Service name in metrics and in the peer ranking; also `px` in `rate-limit`."""

@@ -26,8 +26,6 @@ from kernel_proc.protocols.requests import (
     RequestRefused,
 )
 
-__all__ = ["Candidate", "PeerRanking", "ServicePeerChoice"]
-
 PENALTY: Final = 15.0
 """Seconds for which a failure puts a peer behind the others; doubled by each further one."""
 MAX_PENALTY: Final = 600.0

@@ -9,22 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = [
-    "VARINT",
-    "MissingField",
-    "ProtobufError",
-    "ProtobufFields",
-    "encode_varint",
-    "fields",
-    "packed_varints",
-    "put_bytes",
-    "put_text",
-    "put_varint",
-    "put_zigzag",
-    "text",
-    "unzigzag",
-]
-
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
 _U64 = 2**64 - 1

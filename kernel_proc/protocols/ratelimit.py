@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from ipc_schema.config.ratelimits import RateLimit
 
-__all__ = ["MAX_PEERS", "PeerLimiter", "ServiceLimiter", "ServiceRateLimiter"]
-
 MAX_PEERS: Final = 4096
 """Maximum peers a limiter remembers; the least recently used is forgotten first."""
 PEER_SHARE: Final = 0.75

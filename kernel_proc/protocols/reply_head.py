@@ -15,8 +15,6 @@ from typing import Final, NamedTuple
 
 from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_text, put_varint
 
-__all__ = ["NO_ID", "ReplyHead", "put_head", "read_head"]
-
 NO_ID: Final = "N/A"
 """Request id of a response to an unreadable or unread request (nwaku)."""
 

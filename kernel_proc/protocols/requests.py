@@ -24,20 +24,6 @@ from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, Protoc
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
 from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 
-__all__ = [
-    "AllFailed",
-    "Attempt",
-    "BadAnswer",
-    "CallError",
-    "Handler",
-    "NoAnswer",
-    "PeerUnreachable",
-    "RequestRefused",
-    "RequestService",
-    "ServiceLimits",
-    "call",
-]
-
 log = logging.getLogger(__name__)
 
 Handler = Callable[[PeerIdText, bytes], Awaitable[bytes | None]]

@@ -34,8 +34,6 @@ from kernel_proc.protocols.resume_plan import ResumeGap, load_gaps, plan_gaps, s
 from kernel_proc.protocols.store_client import CLIENT_PROTOCOLS, Found, History, StoreClient
 from logos_process.logs import fields
 
-__all__ = ["ResumeScope", "ResumeState", "StoreResume"]
-
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "store"

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["LOOK_BACK_NS", "OVERLAP_NS", "ResumeGap", "load_gaps", "plan_gaps", "save_gaps"]
-
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1

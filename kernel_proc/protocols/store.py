@@ -35,8 +35,6 @@ from kernel_proc.protocols.store_codec import (
     encode_response,
 )
 
-__all__ = ["StoreService"]
-
 log = logging.getLogger(__name__)
 
 MAX_REQUEST: Final = 256 * 1024

@@ -28,8 +28,6 @@ from kernel_proc.protocols.store_codec import (
     encode_request,
 )
 
-__all__ = ["CLIENT_PROTOCOLS", "Found", "History", "StoreClient", "local_history", "read_page"]
-
 SERVICE: Final = "store"
 CLIENT_PROTOCOLS: Final = (PROTOCOL,)
 PATIENCE: Final = 10.0

@@ -23,8 +23,6 @@ from kernel_proc.reachability.dialled import dialled_peers
 from kernel_proc.reachability.verdict import Reachability, ReachabilityVerdict
 from logos_process.logs import fields
 
-__all__ = ["AutonatClient"]
-
 log = logging.getLogger(__name__)
 
 PERIOD: Final = 30.0

@@ -11,18 +11,6 @@ from kernel_proc.p2p import addresses, peer_ids
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 
-__all__ = [
-    "MAX_MESSAGE",
-    "PROTOCOL",
-    "DialRequest",
-    "DialResponse",
-    "DialStatus",
-    "decode_request",
-    "decode_response",
-    "encode_request",
-    "encode_response",
-]
-
 PROTOCOL: Final = "/libp2p/autonat/1.0.0"
 MAX_MESSAGE: Final = 4096
 """As go-libp2p and nim-libp2p limit it."""

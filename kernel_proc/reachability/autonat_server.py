@@ -23,8 +23,6 @@ from kernel_proc.reachability.autonat_codec import (
     encode_response,
 )
 
-__all__ = ["AutonatServer", "dial_back_addresses"]
-
 # The limits of go-libp2p, but for the addresses.
 PERIOD: Final = 60.0
 PER_PEER: Final = 3

@@ -32,8 +32,6 @@ from kernel_proc.reachability.circuit_codec import (
 from kernel_proc.reachability.dialled import dialled_peers
 from logos_process.logs import fields
 
-__all__ = ["CircuitClient", "renewal_is_due"]
-
 log = logging.getLogger(__name__)
 
 RELAYS: Final = 2

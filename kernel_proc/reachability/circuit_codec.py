@@ -9,21 +9,6 @@ from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_varint
 
-__all__ = [
-    "HOP",
-    "MAX_MESSAGE",
-    "OK",
-    "STOP",
-    "HopReply",
-    "decode_hop_reply",
-    "decode_stop_connect",
-    "encode_hop_connect",
-    "encode_reserve",
-    "encode_stop_connect",
-    "encode_stop_status",
-    "status_name",
-]
-
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
 STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"
 MAX_MESSAGE: Final = 4096

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from kernel_proc.p2p.api import Direction, Host, PeerIdText
 
-__all__ = ["dialled_peers"]
-
 
 def dialled_peers(host: Host, protocol: str) -> list[PeerIdText]:
     """Return the peers that we dialled at an address of their own and that speak the protocol, each once."""

@@ -8,8 +8,6 @@ from typing import Final
 
 from kernel_proc.reachability.autonat_codec import DialStatus
 
-__all__ = ["Reachability", "ReachabilityVerdict"]
-
 # As nwaku sets nim-libp2p's AutonatService: the last three answers, of which 0.7 must agree.
 ANSWERS: Final = 3
 CONFIDENCE: Final = 0.7

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from kernel_proc.relay.rpc_writer import encode_message
 
-__all__ = ["CachedMessage", "MessageCache"]
-
 
 class CachedMessage:
     """A cached message. Its frame is encoded on first use and shared by all recipients."""

@@ -12,8 +12,6 @@ from random import Random
 from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.state import Peer
 
-__all__ = ["peers_to_offer"]
-
 
 def peers_to_offer(
     pruned: Peer, subscribers: Iterable[Peer], score: Callable[[Peer], float], count: int, rng: Random

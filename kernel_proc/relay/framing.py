@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["FrameCutter", "FrameTooLargeError", "FramingError"]
-
 
 class FramingError(ValueError):
     """The stream is out of step and must be reset."""

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from kernel_proc.relay.rpc import IHave
 from kernel_proc.relay.state import Peer, RouterState, Topic
 
-__all__ = ["Gossip"]
-
 
 class Gossip:
     """The gossip half of the router core."""

@@ -28,8 +28,6 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
 from kernel_proc.relay.validation import Validators, Verdict
 
-__all__ = ["Intake"]
-
 log = logging.getLogger(__name__)
 
 _LOOK_AT_CLOCK = 16

@@ -18,8 +18,6 @@ from kernel_proc.relay.rpc import Subscription
 from kernel_proc.relay.rpc_writer import encode_control, encode_subscriptions
 from kernel_proc.relay.state import OutgoingRpc, Peer
 
-__all__ = ["PeerLink"]
-
 _STEADY = 30.0
 """Seconds after which the end of a stream no longer counts as a failure."""
 

@@ -9,8 +9,6 @@ from kernel_proc.relay.exchange import peers_to_offer
 from kernel_proc.relay.rpc import PeerInfo, Prune
 from kernel_proc.relay.state import Peer, PxOffer, RouterState, Topic
 
-__all__ = ["Mesh"]
-
 LINK_LOSS_PRUNE: Final = 1
 """Back-off in seconds of the PRUNE after a lost stream: the peer may GRAFT us again at once."""
 

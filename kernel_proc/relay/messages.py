@@ -14,15 +14,6 @@ from typing import NamedTuple
 
 from ipc_schema.message import WakuMessage
 
-__all__ = [
-    "PublishResult",
-    "RelayBadTopic",
-    "RelayError",
-    "RelayMessage",
-    "RelayMessageInvalid",
-    "RelayMessageTooLarge",
-]
-
 
 class RelayMessage(NamedTuple):
     """A valid message that this node had not seen before."""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 
 from kernel_proc.relay.params import QueueParams
 
-__all__ = ["Outbox"]
-
 
 class Outbox:
     """Two queues of whole frames: control, which takes precedence, and messages.

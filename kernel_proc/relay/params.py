@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["AGENT_PREFIX", "RELAY_PROTOCOL", "GossipParams", "QueueParams", "RelayParams", "ScoreParams"]
-
 RELAY_PROTOCOL = "/vac/waku/relay/2.0.0"
 """11/WAKU2-RELAY: GossipSub v1.1 semantics under this protocol id."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-__all__ = ["Promises"]
-
 
 class Promises:
     """Ids that were requested and have not arrived.

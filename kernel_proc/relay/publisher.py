@@ -15,8 +15,6 @@ from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.validation import Validators, Verdict
 
-__all__ = ["RelayPublisher"]
-
 
 class RelayPublisher:
     """The publishing side of the relay. `links` and `counters` are shared with the service."""

@@ -21,8 +21,6 @@ from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Topic
 from kernel_proc.relay.traffic import TrafficBook
 
-__all__ = ["PublishPlan", "Router"]
-
 _CONFIRM_WITHIN = 10.0
 """Seconds a peer has to repeat its subscriptions after replacing its stream."""
 

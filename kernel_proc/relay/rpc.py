@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Control", "IHave", "PeerInfo", "Prune", "RawMessage", "Rpc", "Subscription"]
-
 
 class Subscription(NamedTuple):
     subscribe: bool

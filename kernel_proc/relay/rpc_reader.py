@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 from kernel_proc.relay.rpc import Control, IHave, PeerInfo, Prune, RawMessage, Rpc, Subscription
 
-__all__ = ["MAX_BACKOFF_S", "MAX_PX_PEERS", "RpcDecodeError", "decode_rpc"]
-
 MAX_BACKOFF_S = 3600
 """Upper bound in seconds of a received back-off. The field is a uint64; larger values are capped."""
 

@@ -11,18 +11,6 @@ from typing import Final
 
 from kernel_proc.relay.rpc import Control, Prune, Subscription
 
-__all__ = [
-    "MAX_CONTROL",
-    "MAX_SUBSCRIPTIONS",
-    "encode_control",
-    "encode_message",
-    "encode_subscriptions",
-    "encode_varint",
-    "fits_rpc",
-    "message_rpc_size",
-]
-
-
 MAX_CONTROL: Final = 16_384
 MAX_SUBSCRIPTIONS: Final = 100
 """Limits of one RPC: bytes of control and number of subscriptions.

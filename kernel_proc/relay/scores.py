@@ -8,8 +8,6 @@ from typing import NamedTuple
 from kernel_proc.ip_group import ip_group
 from kernel_proc.relay.params import ScoreParams
 
-__all__ = ["PeerScore", "ScoreBook", "ScoreParts"]
-
 
 class _TopicScore:
     __slots__ = ("first_deliveries", "in_mesh_since", "invalid")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["SeenCache"]
-
 
 class SeenCache:
     """Remember each id for at least `ttl` and at most `2 * ttl` seconds.

@@ -29,8 +29,6 @@ from kernel_proc.relay.state import OutgoingRpc, PxOffer
 from kernel_proc.relay.traffic import TrafficBook
 from kernel_proc.relay.validation import Validator, Validators
 
-__all__ = ["RelayService"]
-
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")

@@ -15,8 +15,6 @@ from kernel_proc.relay.scores import PeerScore, ScoreBook
 from kernel_proc.relay.seen import SeenCache
 from kernel_proc.relay.traffic import TopicTraffic, TrafficBook
 
-__all__ = ["OutgoingRpc", "Peer", "PxOffer", "RouterState", "Topic"]
-
 
 class Peer:
     """A connected peer that speaks relay."""

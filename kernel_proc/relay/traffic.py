@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["TopicTraffic", "TrafficBook"]
-
 MAX_TOPICS: Final = 256
 """Topics with counters of their own; clients of the node choose which topics it joins."""
 OTHER: Final = "other"

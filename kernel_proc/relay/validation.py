@@ -11,8 +11,6 @@ import coincurve
 from ipc_schema.message import WakuMessage
 from kernel_proc.relay.messages import RelayMessage
 
-__all__ = ["SignedShard", "Validator", "Validators", "Verdict", "protected_shard_hash"]
-
 PROTECTED_SHARD_WINDOW_NS = 5 * 60 * 1_000_000_000
 
 

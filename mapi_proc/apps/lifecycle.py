@@ -20,8 +20,6 @@ from mapi_proc.streams import CacheBudget, DurableLimits, DurableStream, Ephemer
 from mapi_proc.streams.limits import connection_window
 from mapi_proc.write_batch import Turn
 
-__all__ = ["AppHooks", "AppLifecycle"]
-
 log = logging.getLogger(__name__)
 
 _SECOND: Final = 1_000_000_000

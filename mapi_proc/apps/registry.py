@@ -8,8 +8,6 @@ from typing import Protocol
 
 from mapi_proc.streams import AppStream
 
-__all__ = ["App", "AppConnection", "AppRegistry"]
-
 
 class AppConnection(Protocol):
     """An app's live connection."""

@@ -15,8 +15,6 @@ import msgpack
 
 from ipc_schema.hello import SeenPosition
 
-__all__ = ["STARTS_NOTE", "Starts"]
-
 STARTS_NOTE: Final = "starts"
 _KEPT: Final = 16
 

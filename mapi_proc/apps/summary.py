@@ -19,8 +19,6 @@ from mapi_proc.apps.registry import App, AppRegistry
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream, DurableStream, EphemeralStream
 
-__all__ = ["summarise_apps", "summarise_sends"]
-
 
 def summarise_apps(
     apps: AppRegistry, topics_of: Callable[[AppStream], int], sends: Iterable[SendTask], now_ns: int

@@ -15,8 +15,6 @@ from mapi_proc.channels.events import (
     SyncStatus,
 )
 
-__all__ = ["app_event"]
-
 _MOST_IDS = 256
 """Most message ids in one event."""
 

@@ -56,15 +56,6 @@ from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segme
 from mapi_proc.channels.segmentation.split import PayloadTooLargeError, SplitLimits, split_payload
 from mapi_proc.channels.unopened import Unopened, UnopenedSegment
 
-__all__ = [
-    "ChannelBusyError",
-    "ChannelCore",
-    "ChannelSettings",
-    "RequestConflictError",
-    "SendRefusedError",
-    "fingerprint",
-]
-
 _SWEEP = 30.0
 _UNREADABLE_KEPT = 1000
 

@@ -11,8 +11,6 @@ from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.transmitter import MessageInFlight, Transmitter
 from mapi_proc.database import DatabaseError
 
-__all__ = ["HeldDepartures"]
-
 log = logging.getLogger(__name__)
 
 Raw = Callable[[int, str], Awaitable[bytes | None]]

@@ -12,8 +12,6 @@ from typing import Final, Protocol
 
 from Crypto.Cipher import ChaCha20_Poly1305
 
-__all__ = ["KEY_SIZE", "Cipher", "CipherError", "XChaCha"]
-
 KEY_SIZE: Final = 32
 _NONCE_SIZE: Final = 24
 _TAG_SIZE: Final = 16

@@ -10,24 +10,6 @@ from mapi_proc.channels.sds.message import HistoryEntry
 from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, SendKind
 from mapi_proc.channels.segmentation.join import SetKey, Slot
 
-__all__ = [
-    "ChannelChanges",
-    "ChannelOutput",
-    "Delivered",
-    "DeliveryError",
-    "MessageLost",
-    "ReceiveRefused",
-    "Received",
-    "RetrieveMessages",
-    "SealedSegment",
-    "SendError",
-    "Sent",
-    "StoredChannel",
-    "StoredRequest",
-    "SyncStatus",
-    "Transmit",
-]
-
 
 class Transmit(NamedTuple):
     """Send this payload on the channel's content topic. With None: read the message's row and give its bytes

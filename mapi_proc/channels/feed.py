@@ -12,8 +12,6 @@ from mapi_proc.database import Batch
 from mapi_proc.streams import AppStream
 from mapi_proc.streams.stream import Defer
 
-__all__ = ["ChannelFeed"]
-
 _RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 
 

@@ -19,8 +19,6 @@ from mapi_proc.channels.events import (
 )
 from mapi_proc.channels.transmitter import Transmitter
 
-__all__ = ["ChannelFigures", "buffers"]
-
 _EVENTS = {
     Sent: "sent",
     Delivered: "delivered",

@@ -23,8 +23,6 @@ from mapi_proc.channels.figures import ChannelFigures
 from mapi_proc.channels.storing import channel_rows
 from mapi_proc.database import Batch, ChannelRecord
 
-__all__ = ["ChannelHost", "Departures", "HostTimes"]
-
 
 class HostTimes(NamedTuple):
     """The clocks: seconds of running time, the wall clock, and the one that dates what is stored (ns)."""

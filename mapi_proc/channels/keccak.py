@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from Crypto.Hash import keccak
 
-__all__ = ["keccak256"]
-
 
 def keccak256(*parts: bytes) -> bytes:
     """Return the digest of the concatenated parts."""

@@ -17,8 +17,6 @@ from mapi_proc.channels.segmentation.join import JoinLimits
 from mapi_proc.channels.segmentation.split import SplitLimits
 from mapi_proc.database.records import DamagedError
 
-__all__ = ["KeptSettings", "channel_settings", "cipher_of", "pack_keys", "read_settings", "wanted_settings"]
-
 _MILLION = 1_000_000
 
 

@@ -14,8 +14,6 @@ from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.keeping import KeptSettings
 from mapi_proc.database import ChannelRecord
 
-__all__ = ["KnownChannel", "check_same"]
-
 _RECENT: Final = 1_000
 
 

@@ -8,8 +8,6 @@ from mapi_proc.channels.encryption import Cipher, CipherError
 from mapi_proc.channels.sds.message import SdsError, SdsMessage, decode_sds
 from mapi_proc.channels.segmentation.message import SegmentError, SegmentMessage, decode_segment
 
-__all__ = ["NotOursError", "Opened", "content_context", "envelope_context", "open_message", "read_body"]
-
 Body = SegmentMessage | bytes
 """A segment, or a payload that was sent without segmentation."""
 

@@ -14,8 +14,6 @@ from typing import Final
 
 from mapi_proc.channels.sds.bloom import JS, NIM
 
-__all__ = ["MARK", "MAX_RAW", "PROFILES", "Profile"]
-
 MARK: Final = b"RELIABLE-CHANNEL-API/1"
 """`meta` of the reference's channel messages. It ignores messages without it."""
 

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = [
-    "BYTES",
-    "VARINT",
-    "MalformedProtobufError",
-    "as_text",
-    "fields",
-    "put_bytes",
-    "put_varint",
-    "varint",
-]
-
 VARINT: Final = 0
 BYTES: Final = 2
 _FIXED: Final = {1: 8, 5: 4}

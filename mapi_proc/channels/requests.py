@@ -8,8 +8,6 @@ from itertools import islice
 
 from mapi_proc.channels.events import Delivered, DeliveryError, SendError, Sent, StoredRequest
 
-__all__ = ["Requests"]
-
 _Final = Delivered | DeliveryError | SendError
 
 

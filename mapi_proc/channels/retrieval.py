@@ -10,8 +10,6 @@ from mapi_proc.channels.events import RetrieveMessages
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.receive.fetching import HASHES_A_QUERY, Store
 
-__all__ = ["Retrieval"]
-
 _HASH: Final = 32
 _AT_ONCE: Final = 4
 _WAITING: Final = 1_000

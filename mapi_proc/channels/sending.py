@@ -28,8 +28,6 @@ from mapi_proc.disk import Disk
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.write_batch import Turn
 
-__all__ = ["ChannelSending"]
-
 T = TypeVar("T")
 
 _BLOB: Final = 1 << 20

@@ -64,8 +64,6 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
-__all__ = ["ChannelService", "Surroundings"]
-
 log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5

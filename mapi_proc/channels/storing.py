@@ -11,8 +11,6 @@ from mapi_proc.channels.sds.state import Changes, Meta, SdsState, SdsStoredMessa
 from mapi_proc.database.channels import ChannelContents, ChannelRecord, ChannelRows
 from mapi_proc.database.records import DamagedError
 
-__all__ = ["channel_rows", "stored_channel"]
-
 
 def channel_rows(number: int, changes: ChannelChanges, now_ns: int) -> ChannelRows | None:
     """The rows of what a channel wants stored; None when there is nothing. `now_ns` dates the ends of

@@ -19,8 +19,6 @@ from mapi_proc.channels.sds.state import SendKind
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
 
-__all__ = ["MessageInFlight", "Reports", "Transmitter", "TransmitterCounters"]
-
 _AT_ONCE: Final = 16
 _MOST: Final = 20_000
 """Most messages in the queue. Beyond it the newest is dropped, and the channel retries later."""

@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_UNOPENED", "MAX_UNOPENED_BYTES", "AnsweredSegment", "Unopened", "UnopenedSegment"]
-
 MAX_UNOPENED: Final = 10_000
 MAX_UNOPENED_BYTES: Final = 64 << 20
 

@@ -16,8 +16,6 @@ from typing import Any, Final, Protocol
 from mapi_proc.database.channels import ChannelRows
 from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState
 
-__all__ = ["SEQ_BITS", "Batch", "CommitListener"]
-
 SEQ_BITS: Final = 40
 """A journal key is `app id << 40 | seq`: one integer b-tree holds each app's events next to each other, in
 order.

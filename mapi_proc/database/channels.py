@@ -13,19 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from mapi_proc.database.records import DamagedError
 
-__all__ = [
-    "CHANNEL_TABLES",
-    "ChannelContents",
-    "ChannelRecord",
-    "ChannelRows",
-    "execute_channels",
-    "find_channel_message",
-    "find_channel_request",
-    "forget_channels_of",
-    "load_channel",
-    "load_channels",
-]
-
 CHANNEL_TABLES: Final = """
 -- `settings` and `state` are MessagePack; `secret` holds keys if the app wants them kept, else nothing.
 CREATE TABLE channel (

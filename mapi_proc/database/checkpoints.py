@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["LOG_BYTES", "LogGrowth"]
-
 LOG_BYTES: Final = 6 << 20
 """Growth of the log before a checkpoint. A lower value costs more syncs, a higher one longer pauses."""
 FRAME_BYTES: Final = 4096 + 24

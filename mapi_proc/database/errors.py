@@ -18,18 +18,6 @@ accepted may be lost.
 
 from __future__ import annotations
 
-__all__ = [
-    "BatchRefusedError",
-    "DatabaseBusyError",
-    "DatabaseClosedError",
-    "DatabaseError",
-    "DatabaseGoneError",
-    "DatabaseLockedError",
-    "DatabaseTooNewError",
-    "DatabaseUnavailableError",
-    "LeftoverLogError",
-]
-
 
 class DatabaseError(Exception):
     """Root of the database's errors. `retriable`: the same call may succeed later."""

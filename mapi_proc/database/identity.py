@@ -25,8 +25,6 @@ from mapi_proc.database.sidecar import (
     write_generation,
 )
 
-__all__ = ["Beside", "DatabaseIdentity", "counts_of", "doubt", "settle_identity"]
-
 log = logging.getLogger(__name__)
 
 _OLDER: Final = "an older copy was put back, or its write-ahead log is gone"

@@ -31,8 +31,6 @@ from mapi_proc.database.records import DamagedError, Snapshot
 from mapi_proc.database.schema import migrate
 from mapi_proc.database.sidecar import Counts, FileWatch, check_leftover_log
 
-__all__ = ["OpenedFile", "close_file", "connect", "is_corruption", "mark_corrupt", "open_file"]
-
 log = logging.getLogger(__name__)
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -22,8 +22,6 @@ from mapi_proc.database.records import (
 )
 from mapi_proc.database.statements import NOTE_PREFIX
 
-__all__ = ["find_delivered", "find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
-
 DELIVERED_SLICE_NS = 600 * 1_000_000_000
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 _APP_TYPES = (int, str, int, bytes, int, int, int, int, int, str)

@@ -10,19 +10,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = [
-    "AppRecord",
-    "DamagedError",
-    "JournalEntry",
-    "JournalExtent",
-    "KernelPosition",
-    "OutboxEntry",
-    "OutboxState",
-    "RememberedHashes",
-    "Snapshot",
-    "WantedHistory",
-]
-
 
 class DamagedError(ValueError):
     """The file holds something that no version of this program writes."""

@@ -12,8 +12,6 @@ from typing import Final
 from mapi_proc.database.channels import CHANNEL_TABLES
 from mapi_proc.database.errors import DatabaseError, DatabaseTooNewError
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "NotOurDatabaseError", "migrate"]
-
 APPLICATION_ID: Final = 0x4C44_4D41
 """`PRAGMA application_id`, "LDMA": distinguishes our file from any other SQLite database."""
 

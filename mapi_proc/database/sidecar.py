@@ -19,20 +19,6 @@ from mapi_proc.database.batch import SEQ_BITS, Batch
 from mapi_proc.database.errors import DatabaseGoneError, LeftoverLogError
 from mapi_proc.database.records import Snapshot
 
-__all__ = [
-    "Counts",
-    "FileWatch",
-    "MainFile",
-    "Tally",
-    "Written",
-    "beside",
-    "check_leftover_log",
-    "place_of",
-    "read_generation",
-    "read_written",
-    "write_generation",
-]
-
 _SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 _RECORD: Final = 160
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"

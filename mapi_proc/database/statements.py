@@ -17,8 +17,6 @@ from mapi_proc.database.channels import execute_channels, forget_channels_of
 from mapi_proc.database.identity import FORGET_EVENTS, renew_stream
 from mapi_proc.database.records import OutboxEntry
 
-__all__ = ["NOTE_PREFIX", "execute_batch", "release_journal"]
-
 _CHUNKS: Final = (64, 16, 4, 1)
 
 

@@ -36,8 +36,6 @@ from mapi_proc.database.reader import find_delivered, find_request, load_snapsho
 from mapi_proc.database.records import JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
 
-__all__ = ["Database", "DatabaseCounters", "DatabaseLimits"]
-
 log = logging.getLogger(__name__)
 
 _P = ParamSpec("_P")

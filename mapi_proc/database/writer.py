@@ -24,8 +24,6 @@ from mapi_proc.database.opening import OpenedFile, is_corruption, mark_corrupt
 from mapi_proc.database.sidecar import Tally
 from mapi_proc.database.statements import execute_batch, release_journal
 
-__all__ = ["DatabaseState", "GroupResult", "Submission", "Writer"]
-
 log = logging.getLogger(__name__)
 
 _Args = TypeVarTuple("_Args")

@@ -24,8 +24,6 @@ from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 from mapi_proc.streams.limits import connection_window
 
-__all__ = ["SILENCE_S", "AppServer"]
-
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 30.0

@@ -9,8 +9,6 @@ from ipc_schema.server import Answer, Call, Route, answer
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 
-__all__ = ["ChannelRoutes"]
-
 
 class ChannelRoutes:
     """`app_of(call)`: who asks."""

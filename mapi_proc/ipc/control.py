@@ -19,8 +19,6 @@ from ipc_schema.server import Answer, Call, Route, answer
 from logos_process import logs
 from logos_process.logs import LogLevelError
 
-__all__ = ["control_routes"]
-
 
 def control_routes(
     health: Callable[[], Mapping[str, object]],

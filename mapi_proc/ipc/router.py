@@ -13,8 +13,6 @@ from ipc_schema.server import Answer, Call, Client, RequestServer, Route
 from logos_sockets import TICK, Door, MemoryWatch
 from logos_sockets.drain import DrainSocket
 
-__all__ = ["AsyncRequests", "DoorKeeper", "Hooks"]
-
 
 @dataclass(frozen=True, slots=True)
 class Hooks:

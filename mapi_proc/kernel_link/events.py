@@ -28,8 +28,6 @@ from logos_sockets import open_subscriber
 from logos_sockets.drain import DrainLimits, DrainSocket
 from mapi_proc.kernel_link.tracker import Live, StreamTracker
 
-__all__ = ["EventSink", "EventSocket"]
-
 log = logging.getLogger(__name__)
 
 _SUB_HWM: Final = 1_000

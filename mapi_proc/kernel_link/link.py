@@ -38,8 +38,6 @@ from logos_client.transport import RequestConnection
 from mapi_proc.kernel_link.events import EventSink, EventSocket
 from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, StreamPlace, StreamTracker
 
-__all__ = ["KernelLink", "LinkListener"]
-
 log = logging.getLogger(__name__)
 
 _RENEW_S: Final = 10.0

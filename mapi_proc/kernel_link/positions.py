@@ -8,8 +8,6 @@ from ipc_schema.kernel.events import parse_stream
 from mapi_proc.database import KernelPosition
 from mapi_proc.kernel_link.tracker import StreamPlace, StreamTracker
 
-__all__ = ["Positions"]
-
 
 class Positions:
     """Positions of all followed shards."""

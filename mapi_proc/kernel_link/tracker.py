@@ -19,8 +19,6 @@ from typing import Final, NamedTuple
 from ipc_schema.streams import GapTracker, Step
 from ipc_schema.streams.coverage import Interval, holes
 
-__all__ = ["NO_FILTER_PEERS", "NO_MESH_PEERS", "Live", "Missed", "StreamPlace", "StreamTracker", "uncovered"]
-
 
 class Live(Enum):
     """What to do with a live frame."""

@@ -35,22 +35,6 @@ from mapi_proc.receive.fetching import FetchedHistory, Store, fetch
 from mapi_proc.receive.witnesses import witnessed
 from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 
-__all__ = [
-    "AFTER_NS",
-    "DOUBT_NOTIFY_S",
-    "DOUBT_S",
-    "MAX_GAPS",
-    "OVERLAP_NS",
-    "CatchUp",
-    "CatchUpHooks",
-    "CatchUpPolicy",
-    "Gap",
-    "Never",
-    "OnGap",
-    "Periodic",
-    "catch_up_policy",
-]
-
 log = logging.getLogger(__name__)
 
 OVERLAP_NS: Final = 40_000_000_000

@@ -18,8 +18,6 @@ from typing import Final
 
 from mapi_proc.database import Batch, RememberedHashes
 
-__all__ = ["HASH_SIZE", "Dedup"]
-
 HASH_SIZE: Final = 32
 SLICE_SPAN: Final = 10_000_000_000
 """Longest time span of a slice, in ns."""

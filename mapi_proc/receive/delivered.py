@@ -9,8 +9,6 @@ from typing import Final
 from mapi_proc.database import Database, DatabaseError
 from mapi_proc.write_batch import Turn
 
-__all__ = ["DeliveredMessages"]
-
 log = logging.getLogger(__name__)
 
 _SKEW_NS: Final = 3600 * 1_000_000_000

@@ -6,8 +6,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAX_DELIVERED", "DeliveredCount"]
-
 MAX_DELIVERED: Final = 4_000_000
 """Hashes kept for all apps together: about 130 MB on disk, more where messages arrive one at a time."""
 _SLICE_NS: Final = 60 * 1_000_000_000

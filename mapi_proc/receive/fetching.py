@@ -17,8 +17,6 @@ from typing import Final, Protocol
 
 from ipc_schema.kernel.store import StoredMessage
 
-__all__ = ["HASHES_A_QUERY", "LAG_S", "TOPICS_A_QUERY", "FetchedHistory", "Store", "chunked", "fetch"]
-
 TOPICS_A_QUERY: Final = 10
 """Most content topics in one query: what servers accept (nwaku, go-waku)."""
 HASHES_A_QUERY: Final = 100

@@ -20,8 +20,6 @@ from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
-__all__ = ["MAX_JOBS", "HistoryJob", "HistoryJobs"]
-
 MAX_JOBS: Final = 256
 """Most open jobs of one app."""
 

@@ -10,8 +10,6 @@ from typing import NamedTuple
 
 from mapi_proc.apps import App
 
-__all__ = ["HistoryRange", "PastTopics"]
-
 
 class HistoryRange(NamedTuple):
     """Per topic: what came since the app unsubscribed from it (`since_last`), or in the last `back_ns`.

@@ -26,8 +26,6 @@ from typing import Final
 
 from mapi_proc.kernel_link.tracker import Missed
 
-__all__ = ["LONGEST_NS", "Partitions"]
-
 LONGEST_NS: Final = 30 * 60 * 1_000_000_000
 """Only the last half hour without stores counts: hashes are remembered for as long."""
 REASON: Final = "a store was away, few mesh peers"

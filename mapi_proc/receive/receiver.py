@@ -18,8 +18,6 @@ from mapi_proc.streams import AppStream, append_to_all
 from mapi_proc.subscriptions import TopicRoute
 from mapi_proc.write_batch import Turn
 
-__all__ = ["ReceiveCounters", "Receiver"]
-
 _RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 
 

@@ -21,8 +21,6 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
 from mapi_proc.receive.fetching import Store
 
-__all__ = ["MAX_STORES", "StoreHistory", "StorePeer"]
-
 log = logging.getLogger(__name__)
 
 MAX_STORES: Final = 8

@@ -21,8 +21,6 @@ from typing import Final
 
 from mapi_proc.receive.fetching import Store
 
-__all__ = ["witnessed"]
-
 _COUNTED: Final = 100
 """One page of hashes."""
 _A_SLICE: Final = 10

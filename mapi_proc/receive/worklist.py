@@ -14,8 +14,6 @@ from typing import Final, Generic, TypeVar
 
 from ipc_schema.backoff import retry_delay
 
-__all__ = ["Work", "WorkVerdict", "Worklist"]
-
 _RETRY_S: Final = 2.0
 _RETRY_MAX_S: Final = 60.0
 _LEAST_WAIT_S: Final = 0.05

@@ -32,8 +32,6 @@ from mapi_proc.send.fairness import Room
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream
 
-__all__ = ["Acceptance", "FirstAttempt", "SendIntake", "fingerprint"]
-
 REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 """How long a request id is remembered after acceptance."""
 _RECENT: Final = 4096

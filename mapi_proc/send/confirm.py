@@ -19,8 +19,6 @@ from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, is_over, next_check
 
-__all__ = ["BATCH", "QUERIES_AT_ONCE", "ConfirmLoop", "NoStore", "Presence"]
-
 BATCH: Final = 100
 """Most hashes in one query: what servers answer on one page."""
 QUERIES_AT_ONCE: Final = 4

@@ -14,8 +14,6 @@ from typing import Final
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.send.task import SendState, SendTask
 
-__all__ = ["FairQueue", "Room"]
-
 _GREED: Final = 8
 
 

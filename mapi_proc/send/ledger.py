@@ -17,8 +17,6 @@ from mapi_proc.send.fairness import Room
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Outcome, SendState, SendTask
 
-__all__ = ["SendLedger", "SendRecord"]
-
 log = logging.getLogger(__name__)
 
 _KEEP_EVERY: Final = 15.0

@@ -20,8 +20,6 @@ from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Outcome, SendState, SendTask, is_over
 
-__all__ = ["Publish", "SendLoop"]
-
 Publish: TypeAlias = Callable[[SendTask, bool], Awaitable[Outcome]]
 """One round through the processors (task, force); never raises for kernel or network failures."""
 

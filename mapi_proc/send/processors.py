@@ -17,8 +17,6 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import LIGHTPUSH, ServicePeers
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
 
-__all__ = ["Lightpush", "Processor", "Relay", "run_chain"]
-
 _PUBLISH_TIMEOUT: Final = 10.0
 _LEASE_WAIT: Final = 5.0
 _NEVER_SENT: Final = frozenset(

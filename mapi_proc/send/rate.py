@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from ipc_schema.config.ratelimits import RateLimit
 
-__all__ = ["RateLimiter"]
-
 
 class RateLimiter:
     """Counts the messages admitted in the current epoch. `note` and `load` carry the count over a restart."""

@@ -16,8 +16,6 @@ from mapi_proc.send.task import SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
-__all__ = ["RATE_NOTE", "OutboxRecord", "SendCounters", "StreamFinder", "hash_of", "task_of"]
-
 RATE_NOTE: Final = "rate"
 """The database's note that holds the rate limiter's count."""
 

@@ -28,8 +28,6 @@ from mapi_proc.send.task import Outcome, Refused, SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
-__all__ = ["SendService", "Ways", "pending_reply"]
-
 log = logging.getLogger(__name__)
 
 DAMAGED: str = "its stored copy is damaged"

@@ -10,8 +10,6 @@ from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.config.ratelimits import RateLimit
 from mapi_proc.send.task import SEND_WINDOW
 
-__all__ = ["SendSettings", "Timing"]
-
 
 @dataclass(frozen=True, slots=True)
 class SendSettings:

@@ -11,8 +11,6 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
 from mapi_proc.send.confirm import NoStore
 
-__all__ = ["StorePresence"]
-
 _TIMEOUT: Final = 10.0
 _PEERS_A_ROUND: Final = 3
 

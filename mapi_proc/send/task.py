@@ -26,37 +26,6 @@ from typing import Final, NamedTuple
 
 from ipc_schema.backoff import retry_delay
 
-__all__ = [
-    "ARCHIVE_TIME",
-    "BACKOFF_CAP",
-    "BACKOFF_START",
-    "CROWDED_OUT",
-    "EPHEMERAL",
-    "NOT_CONFIRMED",
-    "RATE_LIMITED",
-    "RELIABILITY_OFF",
-    "REPUBLISH_AGE_NS",
-    "SEND_WINDOW",
-    "WINDOW_ERROR",
-    "NoPeers",
-    "Outcome",
-    "Published",
-    "Refused",
-    "SendState",
-    "SendTask",
-    "Unknown",
-    "attempt",
-    "backoff",
-    "cancel",
-    "cause_of",
-    "conclude",
-    "expire",
-    "give_up",
-    "is_over",
-    "judge",
-    "next_check",
-]
-
 SEND_WINDOW: Final = 60.0
 """Seconds from the first attempt within which a send must propagate and be confirmed (nwaku:
 MaxTimeInCache).

@@ -18,8 +18,6 @@ from mapi_proc.streams.extents import Extents
 from mapi_proc.streams.limits import CacheBudget, DurableLimits
 from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer, EventSender
 
-__all__ = ["DurableStream", "PageReader"]
-
 log = logging.getLogger(__name__)
 
 _ENTRY_OVERHEAD: Final = 256

@@ -9,8 +9,6 @@ from mapi_proc.database import Batch
 from mapi_proc.streams.limits import EphemeralLimits
 from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer
 
-__all__ = ["EphemeralStream"]
-
 _REMEMBERED: Final = 20_000
 """Least number of hashes that an ephemeral stream remembers, so that history does not deliver them again."""
 

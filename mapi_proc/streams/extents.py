@@ -11,8 +11,6 @@ from typing import Final
 
 from mapi_proc.database import JournalExtent
 
-__all__ = ["Extents"]
-
 _GRAIN: Final = 64
 
 

@@ -8,8 +8,6 @@ from typing import Final
 from mapi_proc.database import Batch
 from mapi_proc.streams.stream import AppStream
 
-__all__ = ["append_to_all"]
-
 _SHARED_FROM: Final = 512
 """Payloads of at least this many bytes are stored once; below, the reference would cost more than it
 saves."""

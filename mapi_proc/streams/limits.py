@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from logos_sockets.window import WINDOW
 
-__all__ = ["AppStreamCounters", "CacheBudget", "DurableLimits", "EphemeralLimits", "connection_window"]
-
 NANOSECONDS = 1_000_000_000
 
 

@@ -21,8 +21,6 @@ from ipc_schema.mapi.events import AppEventEncoder, AppEventKind, encode_app_eve
 from mapi_proc.database import Batch
 from mapi_proc.streams.limits import AppStreamCounters
 
-__all__ = ["AckRefusedError", "AppStream", "Defer", "EventSender"]
-
 PUMP_EVENTS: Final = 256
 """Most events sent before other streams get their turn."""
 

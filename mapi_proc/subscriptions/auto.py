@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-__all__ = ["AutoSubscribe", "NeverSubscribe", "SubscribeOnFirstSend"]
-
-
 MOST_DECLINED: Final = 10_000
 
 

@@ -30,8 +30,6 @@ from mapi_proc.kernel_link.tracker import Missed
 from mapi_proc.peers import FILTER, ServicePeers
 from mapi_proc.subscriptions.filter_plan import Action, Audit, FilterPlan, Leave, Subscribe, Unsubscribe
 
-__all__ = ["FilterKeeper"]
-
 log = logging.getLogger(__name__)
 
 _SUBSCRIBE_TIMEOUT: Final = 12.0

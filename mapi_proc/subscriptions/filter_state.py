@@ -6,8 +6,6 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["Action", "Audit", "Leave", "ShardState", "Subscribe", "Unsubscribe"]
-
 
 class Audit(NamedTuple):
     """Ask all holders whether they still hold it, and the kernel for everything that is held."""

@@ -20,8 +20,6 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions.auto import AutoSubscribe
 from mapi_proc.subscriptions.table import SubscriptionTable
 
-__all__ = ["Past", "SubscriptionParts", "SubscriptionService"]
-
 log = logging.getLogger(__name__)
 
 

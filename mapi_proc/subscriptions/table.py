@@ -11,8 +11,6 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ipc_schema.topics import TopicError
 
-__all__ = ["ALREADY_UNSUBSCRIBED", "Change", "SubscriptionTable", "TopicRoute"]
-
 ALREADY_UNSUBSCRIBED: Final = "already unsubscribed"
 
 

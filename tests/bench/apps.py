@@ -33,8 +33,6 @@ from tests.bench.lines import emit
 from tests.bench.pipeline.wire import ACK
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["apps"]
-
 BENCH: Final = "apps"
 APPS: Final = 1_000
 FEW: Final = 10

@@ -27,8 +27,6 @@ from kernel_proc.archive.settings import ArchiveSettings
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, postgres_binaries
 
-__all__ = ["archive"]
-
 BENCH: Final = "archive"
 SIZES: Final = {"10k": 10_000, "100k": 100_000}
 LARGE: Final = {"1M": 1_000_000}

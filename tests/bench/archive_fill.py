@@ -15,8 +15,6 @@ from kernel_proc.archive.partitions import TABLE
 from kernel_proc.archive.postgres import insert_columns
 from kernel_proc.archive.rows import ArchivedRow, topic_key
 
-__all__ = ["CONTENTS", "PAYLOAD", "SHARDS", "fill"]
-
 SHARDS: Final = 8
 CONTENTS: Final = 50
 PAYLOAD: Final = 1024

@@ -35,8 +35,6 @@ from tests.bench.archive_fill import CONTENTS, PAYLOAD, SHARDS, fill
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, require_postgres
 
-__all__ = ["archive_pg"]
-
 BENCH: Final = "archive-pg"
 SIZES: Final = {"100k": 100_000}
 LARGE: Final = {"1M": 1_000_000, "10M": 10_000_000}

@@ -39,8 +39,6 @@ from tests.bench.pipeline.wire import ACK, HEAD
 from tests.support.bridge_process import BridgeProcess
 from tests.support.nats_server import NatsServer
 
-__all__ = ["bridge"]
-
 BENCH: Final = "bridge"
 REFERENCE: Final = "nats-py alone, the same window, the same server"
 TOPIC: Final = "/bench/1/bridge/proto"

@@ -25,8 +25,6 @@ from tests.bench.disk import DISK, refuse_memory
 from tests.bench.harness import BenchError, Case, Options, Round, percentile, result
 from tests.support.nodes import TOPIC, Node, node_pair, wait_status
 
-__all__ = ["channels", "core_costs"]
-
 BENCH: Final = "channels"
 SIZE: Final = 1024
 BURST: Final = 1000

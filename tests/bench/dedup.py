@@ -22,8 +22,6 @@ from tests.bench.disk import DISK
 from tests.bench.harness import Options
 from tests.bench.sizes import flat_lines
 
-__all__ = ["dedup"]
-
 BENCH: Final = "dedup"
 MESSAGES: Final = 20_000
 UPKEEPS: Final = 200

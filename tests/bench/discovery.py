@@ -15,8 +15,6 @@ from typing import Any, Final
 from tests.bench.harness import BenchError, Case, Options, Round, result
 from tests.support.kernel_process import Dealer, KernelProcess, short_directory
 
-__all__ = ["discovery"]
-
 BENCH: Final = "discovery"
 SIZES: Final = (5, 10, 20)
 LIMIT: Final = 60.0

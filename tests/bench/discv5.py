@@ -19,8 +19,6 @@ from kernel_proc.discovery.enr_local import LocalEnr
 from tests.bench.enr import compare, reference, timed
 from tests.bench.harness import BenchError, Options
 
-__all__ = ["discv5"]
-
 PACKAGE: Final = "@chainsafe/discv5"
 PARAMS: Final = Params(protocol_id=b"discv5", exempt_loopback=True, handshakes_per_second=1e9)
 PING: Final = encode(Ping(b"12345678", 1))

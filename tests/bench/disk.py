@@ -9,8 +9,6 @@ from typing import Final
 
 from tests.bench.harness import BenchError, percentile
 
-__all__ = ["DISK", "file_system", "fsync_ms", "fsync_p50", "refuse_memory"]
-
 DISK: Final = Path("/var/tmp")
 """Where benches make their directories: /tmp is often in memory."""
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs"})

@@ -14,8 +14,6 @@ from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from tests.bench.harness import BenchError, Case, Child, Options, Round, alternate, result
 
-__all__ = ["compare", "enr", "reference"]
-
 _JS: Final = Path(__file__).parents[1] / "interop" / "discv5"
 
 BOOT_NODE: Final = (

@@ -43,8 +43,6 @@ from kernel_proc.protocols.requests import call
 from tests.bench.harness import BenchError, Case, Child, Options, Round, alternate, percentile, result
 from tests.bench.lines import commands, cpu_us, emit
 
-__all__ = ["filter_bench"]
-
 BENCH: Final = "filter"
 SUBSCRIBERS: Final = {1: 10_000, 10: 3_000, 100: 400, 1000: 40}
 """Number of them → messages of a run."""

@@ -18,8 +18,6 @@ from tests.bench.harness import Case, Child, CpuMeter, Options, Round, result
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["footprint"]
-
 BENCH: Final = "footprint"
 REFERENCE: Final = "bare Python"
 IDLE_SECONDS: Final = 5.0

@@ -21,22 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = [
-    "ROOT",
-    "BenchError",
-    "Case",
-    "Child",
-    "CpuMeter",
-    "Options",
-    "Round",
-    "alternate",
-    "emit",
-    "kib",
-    "machine",
-    "percentile",
-    "result",
-]
-
 ROOT: Final = Path(__file__).parents[2]
 EVENT_SECONDS: Final = 60.0
 

@@ -27,8 +27,6 @@ from tests.bench.kernels import metric, until
 from tests.support.kernel_process import Dealer, KernelProcess, short_directory
 from tests.unit.kernel_proc.p2p.support import raw_peer
 
-__all__ = ["FLOODS", "beside"]
-
 FLOODS: Final = {
     "empty mplex frames": (MPLEX, (varint(MESSAGE_INITIATOR) + varint(0)) * 2000),
     "window updates of a byte": (YAMUX, header(WINDOW_UPDATE, 0, 1, 1) * 2000),

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from tests.bench.harness import BenchError
 from tests.support.kernel_process import Dealer
 
-__all__ = ["metric", "until"]
-
 
 def metric(dealer: Dealer, name: str, **labels: str) -> int:
     """The value of a kernel's counter or gauge, without the prefix of its name; 0: nothing counted yet."""

@@ -55,8 +55,6 @@ from tests.bench.kernels import metric, until
 from tests.bench.lines import commands, cpu_us, emit
 from tests.support.kernel_process import KernelProcess, short_directory
 
-__all__ = ["lightpush"]
-
 BENCH: Final = "lightpush"
 REFERENCE: Final = "the same requests to a host that answers at once"
 REQUESTS: Final = {1: 2_000, 32: 6_000}

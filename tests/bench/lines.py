@@ -11,8 +11,6 @@ from typing import Any
 
 import trio
 
-__all__ = ["commands", "cpu_us", "emit"]
-
 
 def emit(event: str, **values: object) -> None:
     """Tell the driver."""

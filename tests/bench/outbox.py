@@ -28,8 +28,6 @@ from tests.bench.disk import DISK
 from tests.bench.harness import Options
 from tests.bench.sizes import flat_lines
 
-__all__ = ["outbox"]
-
 BENCH: Final = "outbox"
 SENDS: Final = 2000
 AT_ONCE: Final = 64

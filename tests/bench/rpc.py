@@ -32,8 +32,6 @@ from tests.bench.harness import (
 from tests.bench.lines import emit
 from tests.support.kernel_process import KernelProcess, short_directory
 
-__all__ = ["rpc"]
-
 BENCH: Final = "rpc"
 REFERENCE: Final = "bare pyzmq ROUTER loop"
 REQUESTS: Final = {1: 4_000, 100: 10_000}

@@ -28,8 +28,6 @@ from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 from tests.support.nodes import TOPIC, wait_status
 
-__all__ = ["send"]
-
 BENCH: Final = "send"
 SIZE: Final = 1024
 BURST: Final = 6000

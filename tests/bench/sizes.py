@@ -9,8 +9,6 @@ from typing import Any, Final
 
 from tests.bench.harness import Case, Options, Round, alternate, result
 
-__all__ = ["SIZES", "flat_lines"]
-
 SIZES: Final = (100, 10_000, 1_000_000)
 FLAT: Final = 2.0
 FLAT_US: Final = 2.0

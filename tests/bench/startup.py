@@ -19,8 +19,6 @@ from tests.bench.harness import ROOT, Case, Child, CpuMeter, Options, Round, res
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["imports", "startup"]
-
 BENCH: Final = "startup"
 REFERENCE: Final = "bare Python"
 CPU_BOUND_MS: Final = 600

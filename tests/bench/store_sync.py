@@ -33,8 +33,6 @@ from kernel_proc.protocols.sync.reconcile import Reconciliation, SyncWindow, Top
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, result
 from tests.support.kernel_process import Dealer, KernelProcess, eventually
 
-__all__ = ["store_sync"]
-
 BENCH: Final = "store-sync"
 TOPIC: Final = "/waku/2/rs/0/0"
 SIZES: Final = {"100 k": 100_000}

@@ -27,8 +27,6 @@ from tests.bench.pipeline.wire import ACK
 from tests.support.kernel_process import short_directory
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["topics"]
-
 BENCH: Final = "topics"
 TOPIC: Final = "/bench/1/topics/proto"
 OTHER: Final = "/bench/1/other-{}/proto"

@@ -16,8 +16,6 @@ from tests.bench.relay.pair import NodePair
 from tests.bench.relay.sides import OURS, Side, build_references
 from tests.support.certificates import Certificates
 
-__all__ = ["wss"]
-
 SIZE: Final = 1024
 MESSAGES: Final = 10_000
 

@@ -12,8 +12,6 @@ import pytest
 from tests.interop.json_lines import JsonLinesProcess
 from tests.interop.npm import install_packages
 
-__all__ = ["Chromium"]
-
 HERE = Path(__file__).parent
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 

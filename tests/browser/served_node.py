@@ -11,8 +11,6 @@ from typing import NamedTuple
 from tests.integration.logos_node import LogosUp, short_directory
 from tests.support.gateway_process import GatewayProcess
 
-__all__ = ["CONTENT", "ServedNode", "send", "served_node"]
-
 CONTENT = "/weather/1/berlin/json"
 NETWORK = ("cluster-id=7", "num-shards-in-network=2")
 

@@ -33,8 +33,6 @@ from tests.support.mapi_process import MapiProcess
 from tests.support.nats_server import NatsServer, nats_cluster
 from tests.support.nodes import TOPIC
 
-__all__ = ["BridgeStory", "BridgedNode", "Verdict"]
-
 T = TypeVar("T")
 
 FINAL: Final = {"sent", "unconfirmed", "error", "cancelled"}

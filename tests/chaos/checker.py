@@ -29,8 +29,6 @@ from typing import Any, Final
 
 from tests.chaos.ledger import phase_of, read_ledger
 
-__all__ = ["AppVerdict", "Verdict", "judge", "judge_directory", "table"]
-
 FINALS: Final = {
     "MessageSent": "sent",
     "MessageUnconfirmed": "unconfirmed",

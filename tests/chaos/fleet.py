@@ -32,8 +32,6 @@ from tests.chaos.plan import MOVES
 from tests.chaos.proxy import Link
 from tests.chaos.shim import HostFaults, build
 
-__all__ = ["APPS", "GROUPS", "LINKS", "NODES", "STORES", "Fleet", "FleetError"]
-
 NODES: Final = ("alpha", "beta", "gamma")
 STORE: Final = "store"
 DEPOT: Final = "depot"

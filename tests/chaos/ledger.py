@@ -13,8 +13,6 @@ import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Ledger", "Lines", "phase_of", "read_ledger"]
-
 PHASE: Final = "phase.json"
 """When sending begins and ends; written once all processes are up."""
 

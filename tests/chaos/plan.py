@@ -6,10 +6,6 @@ from collections.abc import Callable, Collection, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
-__all__ = [
-    "MOVES", "Away", "Backup", "Cut", "Fault", "Full", "Kill", "Restore", "Step", "Unread", "make_plan",
-]  # fmt: skip
-
 KILL_EVERY: Final = (2.0, 8.0)
 """Seconds between two kills: uniform."""
 CUT_EVERY: Final = (4.0, 16.0)

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from typing import Final
 
-__all__ = ["Link"]
-
 _CHUNK: Final = 1 << 16
 
 

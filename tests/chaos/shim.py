@@ -10,8 +10,6 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["HostFaults", "build"]
-
 _SOURCE: Final = Path(__file__).with_name("shim.c")
 _SIZE: Final = 16
 

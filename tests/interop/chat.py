@@ -9,8 +9,6 @@ from logos_client import ChannelMessageReceived, MessagingClient
 from tests.support.aio import asyncio_test
 from tests.support.nodes import collect
 
-__all__ = ["chat_with_a_python_app"]
-
 CHAT_TOPIC = "/my-chat/1/room/plain"
 
 

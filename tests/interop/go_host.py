@@ -10,8 +10,6 @@ from typing import Any, Self
 
 from tests.interop.json_lines import JsonLinesProcess
 
-__all__ = ["GoHost", "build_go_host"]
-
 SOURCE = Path(__file__).parent / "reach"
 BUILD_SECONDS = 300
 

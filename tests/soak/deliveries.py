@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-__all__ = ["AROUND", "PATIENCE", "Deliveries", "Figures"]
-
 AROUND: Final = 5.0
 """Seconds before a member goes and after it is there again: a message takes less to go round."""
 PATIENCE: Final = 60.0

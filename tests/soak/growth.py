@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BOUNDS", "NETWORK_BOUNDS", "Bound", "Growth", "growth"]
-
 
 @dataclass(frozen=True, slots=True)
 class Bound:

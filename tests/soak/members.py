@@ -19,8 +19,6 @@ from tests.soak.watched import Watched
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["EdgeMember", "KernelMember", "Member"]
-
 TOPIC: Final = "/soak/1/network/proto"
 PAYLOAD: Final = 512
 START_SECONDS: Final = 30.0

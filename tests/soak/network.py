@@ -30,8 +30,6 @@ from tests.support.dns_server import DnsServer, dns_server
 from tests.support.kernel_process import short_directory
 from tests.support.networks import GONE, PAIR, Entrance, complaints
 
-__all__ = ["FEWEST", "NODES", "RATE", "run_network"]
-
 NODES: Final = 20
 FEWEST: Final = 7
 """A mesh needs four others, also while one is killed and the bootstrap is gone."""

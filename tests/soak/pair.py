@@ -20,8 +20,6 @@ from tests.soak.watched import Watched, emit, report_growth, warm_up
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["RATE", "run_pair"]
-
 RATE: Final = 20.0
 TOPIC: Final = "/soak/1/{}/proto"
 PAYLOAD: Final = 512

@@ -8,8 +8,6 @@ from enum import StrEnum
 from random import Random
 from typing import Final
 
-__all__ = ["Turn", "What", "make_plan"]
-
 PERIOD: Final = 60.0
 """Seconds from one turn to the next, about."""
 AWAY: Final = (1.0, 15.0)

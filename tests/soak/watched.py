@@ -12,8 +12,6 @@ from typing import Final
 from logos_client import ControlClient
 from tests.soak.growth import BOUNDS, Bound, growth
 
-__all__ = ["Watched", "emit", "report_growth", "warm_up"]
-
 _WARM_UP: Final = (0.25, 300.0)
 _FIGURES: Final = {
     "memory": "process_resident_memory_bytes",

@@ -21,8 +21,6 @@ from logos_client.events import LinkLost, LinkRestored, MessageReceived, TakenOv
 from logos_client.messaging import DEFAULT_CREDIT, MessagingClient
 from tests.support.nodes import TOPIC
 
-__all__ = ["AppProcess"]
-
 _ROOT: Final = Path(__file__).resolve().parents[2]
 START_S: Final = 20.0
 

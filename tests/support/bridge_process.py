@@ -14,8 +14,6 @@ from ipc_schema.paths import bridge_status_file
 from tests.integration.logos_node import clean_environment
 from tests.support.fork_server import ChildProcess, start_module
 
-__all__ = ["BridgeProcess"]
-
 DEADLINE = 40.0
 
 

@@ -11,8 +11,6 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-__all__ = ["Certificates"]
-
 
 class Certificates:
     """An authority, and the certificate that it gave a host with `names`."""

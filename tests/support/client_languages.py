@@ -8,8 +8,6 @@ from typing import Final
 import pytest
 from _pytest.mark import ParameterSet
 
-__all__ = ["languages"]
-
 COMPILED: Final = frozenset({"go", "cpp", "rust"})
 
 

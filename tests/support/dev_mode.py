@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["complaints"]
-
 _SLOW = re.compile(r"Executing <.*> took \d+\.\d+ seconds$")
 
 

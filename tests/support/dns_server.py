@@ -19,8 +19,6 @@ import dns.rrset
 from kernel_proc.discovery.dns_tree import hash_of
 from kernel_proc.discovery.enr_identity import keccak256
 
-__all__ = ["DnsServer", "SignedList", "dns_server"]
-
 UDP_BYTES = 1232
 
 

@@ -28,8 +28,6 @@ from typing import IO, Any, Final, Protocol
 
 from tests.support.with_constants import command as with_constants
 
-__all__ = ["ChildProcess", "allow_forks", "start_module"]
-
 _PRELOADED: Final = {
     "kernel_proc": ("kernel_proc.__main__", "kernel_proc.node"),
     "mapi_proc": ("mapi_proc.__main__", "mapi_proc.api", "uvloop"),

@@ -25,8 +25,6 @@ from ipc_schema.paths import gateway_address_file
 from tests.integration.logos_node import LogosUp, wait_for
 from tests.support.kernel_process import KernelProcess
 
-__all__ = ["Ledger", "run"]
-
 TOPIC: Final = "/gateway-kills/1/load/plain"
 APP: Final = "/apps/v1/killed"
 NETWORK: Final = ("cluster-id=7", "num-shards-in-network=1")

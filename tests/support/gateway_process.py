@@ -17,8 +17,6 @@ from ipc_schema.paths import gateway_address_file
 from tests.integration.logos_node import clean_environment
 from tests.support.fork_server import start_module
 
-__all__ = ["Answer", "GatewayProcess", "SseEvent"]
-
 DEADLINE = 30.0
 
 

@@ -10,8 +10,6 @@ from logos_client.exceptions import NoPeersError
 from logos_client.kernel import KernelClient
 from tests.support.nodes import TOPIC
 
-__all__ = ["Load"]
-
 
 class Load:
     """Publishes message after message; `sent` says when each was stamped (ns), by payload."""

@@ -19,8 +19,6 @@ from logos_client._connection import RequestConnection
 from tests.support.fork_server import ChildProcess, start_module
 from tests.support.kernel_process import REPLY_SECONDS, Dealer
 
-__all__ = ["AppDealer", "MapiProcess", "control_request"]
-
 READY_S: Final = 20.0
 
 

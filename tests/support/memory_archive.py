@@ -21,8 +21,6 @@ from kernel_proc.archive.api import (
 )
 from kernel_proc.metrics import Sample
 
-__all__ = ["MemoryArchive"]
-
 
 class MemoryArchive:
     """Implements Archive, with a settable error."""

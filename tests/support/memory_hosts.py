@@ -22,9 +22,6 @@ from kernel_proc.p2p.api import (
     StreamHandler,
 )
 
-__all__ = ["MemoryHost", "MemoryNetwork", "MemoryStream", "memory_network", "stream_pair"]
-
-
 Pipe = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 

@@ -10,8 +10,6 @@ from typing import Final
 
 from tests.support.places import Router
 
-__all__ = ["mappings", "miniupnpd"]
-
 _TABLE: Final = """
 table inet upnp {
     chain forwarded { }

@@ -19,8 +19,6 @@ from typing import Any
 
 import pytest
 
-__all__ = ["NatsServer", "nats_cluster", "require_nats"]
-
 DEADLINE = 30.0
 
 

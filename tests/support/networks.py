@@ -11,8 +11,6 @@ from typing import Final
 from tests.support.dns_server import DnsServer, SignedList
 from tests.support.kernel_process import KernelProcess, eventually
 
-__all__ = ["GONE", "PAIR", "Entrance", "complaints", "healthy", "launched", "start_in_pairs", "wait_for_mesh"]
-
 DOMAIN: Final = "nodes.example.org"
 PAIR: Final = 2
 """Kernels started at once: more of them only wait for each other's processor."""

@@ -16,21 +16,6 @@ from logos_client.messaging import MessagingClient
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 
-__all__ = [
-    "TOPIC",
-    "Node",
-    "collect",
-    "connected_pair",
-    "drain",
-    "edge_pair",
-    "node_pair",
-    "node_with_sender",
-    "services",
-    "single_node",
-    "wait_for",
-    "wait_status",
-]
-
 TOPIC = "/toychat/2/huilong/proto"
 E = TypeVar("E")
 

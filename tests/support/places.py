@@ -18,8 +18,6 @@ from typing import Final
 
 import pytest
 
-__all__ = ["Places", "Router", "places_or_skip"]
-
 _TOOLS: Final = ("unshare", "nsenter", "ip")
 _HOLDER: Final = ("sleep", "infinity")
 _SECONDS: Final = 5.0

@@ -18,8 +18,6 @@ from urllib.parse import quote
 
 import pytest
 
-__all__ = ["PgBouncer", "PostgresServer", "postgres_binaries", "require_pgbouncer", "require_postgres"]
-
 USER = "archive"
 PASSWORD = "p@ss/word:%"
 """Of characters that a URL must escape."""

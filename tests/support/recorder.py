@@ -21,8 +21,6 @@ from ipc_schema.mapi.methods import MapiHello
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection
 
-__all__ = ["Recorder"]
-
 HEALTHY = ("MINIMALLY_HEALTHY", "SUFFICIENTLY_HEALTHY")
 
 

@@ -12,8 +12,6 @@ from typing import Any
 
 import trio
 
-__all__ = ["HeaviestStep", "LargestStep", "lines_run"]
-
 
 class _LineCounter:
     def __init__(self) -> None:

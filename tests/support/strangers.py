@@ -27,8 +27,6 @@ from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.protocols.peer_exchange import PeerExchangeService
 from kernel_proc.relay.params import RELAY_PROTOCOL
 
-__all__ = ["Bogus", "Stranger", "bogus_record", "strangers"]
-
 HOST: Final = "127.0.0.1"
 ALL: Final = Capability.RELAY | Capability.STORE | Capability.FILTER | Capability.LIGHTPUSH
 

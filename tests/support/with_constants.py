@@ -14,8 +14,6 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 
-__all__ = ["command"]
-
 
 def command(constants: Mapping[str, float], module: str) -> list[str]:
     """The words after the interpreter that run `module` with `constants` (`module:NAME` to value)."""

@@ -14,8 +14,6 @@ from logos_gateway.api_document.reference_routes import REFERENCE
 from logos_gateway.api_document.schemas import SCHEMAS
 from logos_gateway.http_access import scope_of_path
 
-__all__ = ["UndescribedError", "describe"]
-
 OPERATIONS: Final[Mapping[str, Operation]] = {**REFERENCE, **OWN}
 
 _ABOUT: Final = """What a Logos node serves over HTTP.

@@ -18,8 +18,6 @@ from logos_gateway.api_document.parts import (
     text,
 )
 
-__all__ = ["OWN", "SOCKET_PATH", "socket_operation"]
-
 _NAME: Final = path("name", "The app", text(pattern="^[a-z0-9._-]{1,64}$"))
 _READER = query("reader", "Distinguishes readers that acknowledge separately", text(maxLength=64))
 _TAKEOVER: Final = query(

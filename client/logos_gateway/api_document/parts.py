@@ -6,23 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-__all__ = [
-    "JSON",
-    "OCTETS",
-    "PROBLEM",
-    "TEXT",
-    "Operation",
-    "Schema",
-    "array",
-    "header",
-    "integer",
-    "obj",
-    "path",
-    "query",
-    "ref",
-    "text",
-]
-
 Schema = dict[str, Any]
 
 JSON: Final = "application/json"

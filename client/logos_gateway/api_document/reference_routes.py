@@ -18,8 +18,6 @@ from logos_gateway.api_document.parts import (
     text,
 )
 
-__all__ = ["REFERENCE"]
-
 _TEXT: Final = {TEXT: text()}
 _OK: Final[dict[int, tuple[str, dict[str, Schema]]]] = {200: ("`OK`", _TEXT)}
 

@@ -7,8 +7,6 @@ from typing import Any, Final
 from ipc_schema.errors import ErrorCode
 from logos_gateway.api_document.parts import Schema, array, integer, obj, ref, text
 
-__all__ = ["SCHEMAS"]
-
 _BASE64: Final[Schema] = {"type": "string", "contentEncoding": "base64", "pattern": "^[A-Za-z0-9+/]*={0,2}$"}
 _HASH: Final = text("Hash of a message", pattern="^0x[0-9a-f]{64}$")
 _NULLABLE_INTEGER: Final[Schema] = {"type": ["integer", "null"]}

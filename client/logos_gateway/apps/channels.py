@@ -21,8 +21,6 @@ from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, encode_json, from_base64
 from logos_gateway.problems import ProblemError
 
-__all__ = ["CHANNEL_OPERATIONS", "router", "serve_operation"]
-
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
 _MAX_PAYLOAD: Final = 26 << 20

@@ -9,8 +9,6 @@ from typing import Any, Final
 from logos_client.events import ChannelMessageReceived, Event, MessageReceived
 from logos_gateway.json_values import json_text, show_hash, to_base64
 
-__all__ = ["event_json", "event_size", "plain_event"]
-
 _OVERHEAD: Final = 256
 """Bytes that an event costs in addition to its payload."""
 _IDS: Final = frozenset({"stream_id", "request_id", "lost_stream"})

@@ -38,8 +38,6 @@ from logos_client.messaging import MessagingClient
 from logos_gateway.apps.encoding import event_size, plain_event
 from logos_gateway.apps.window import JournalPosition, JournalWindow, WindowEntry
 
-__all__ = ["Journal", "JournalReader", "Journals"]
-
 _FATES: Final = MessagePropagated | MessageSent | MessageError | MessageUnconfirmed | MessageCancelled
 _CHANNEL_FATES: Final = (
     ChannelMessageSent | ChannelMessageDelivered | ChannelMessageError | ChannelDeliveryError

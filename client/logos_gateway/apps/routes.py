@@ -22,22 +22,6 @@ from logos_gateway.json_values import BadBody, decode_json, encode_json, from_ba
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
 from logos_gateway.state import gateway_of
 
-__all__ = [
-    "WantedTopics",
-    "body_object",
-    "open_journal",
-    "problem_response",
-    "read_subscription",
-    "reader_label",
-    "request_id_of",
-    "router",
-    "send_from",
-    "show_pending",
-    "show_status",
-    "subscribe_from",
-    "topics_in",
-]
-
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{32}")

@@ -40,8 +40,6 @@ from logos_gateway.json_values import BadBody, decode_json, encode_json
 from logos_gateway.problems import ProblemError, problem_of
 from logos_gateway.state import gateway_of
 
-__all__ = ["MSGPACK_PROTOCOL", "router"]
-
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
 JSON_PROTOCOL: Final = "logos.json.v1"

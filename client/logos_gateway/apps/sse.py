@@ -9,8 +9,6 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["KEEP_ALIVE_SECONDS", "EventStreamResponse", "sse_event"]
-
 KEEP_ALIVE_SECONDS: Final = 15.0
 
 

@@ -12,8 +12,6 @@ from typing import Final, NamedTuple
 
 from logos_client.events import Event, LinkLost, LinkRestored
 
-__all__ = ["LOCAL_EVENTS", "JournalPosition", "JournalWindow", "WindowEntry"]
-
 LOCAL_EVENTS: Final = (LinkLost, LinkRestored)
 """Events about the connection itself: the journal does not have them, so they have no position."""
 _new_tuple: Final = tuple.__new__

@@ -8,8 +8,6 @@ from typing import Any
 from ipc_schema.mapi.control import AppSummary, SendSummary
 from logos_client.control import ControlClient
 
-__all__ = ["list_apps", "show_app", "show_send"]
-
 
 async def list_apps(control: ControlClient, *, timeout: float = 5.0) -> dict[str, Any]:
     """Query a Messaging API. Raises `LogosError`."""

@@ -10,8 +10,6 @@ from typing import Any, Final
 from logos_gateway.operator.exposition import ProcessSamples, Sample
 from logos_process.lock import holder_of
 
-__all__ = ["bridge_samples"]
-
 _STALE_NS: Final = 30_000_000_000
 
 

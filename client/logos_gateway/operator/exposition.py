@@ -15,8 +15,6 @@ from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "ProcessSamples", "expose"]
-
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Sample = tuple[str, Mapping[str, str], float]

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 from logos_gateway.operator.exposition import ProcessSamples
 
-__all__ = ["node_figures"]
-
 _PROCESS: Final = {
     "process_cpu_seconds_total": "cpuSeconds",
     "process_resident_memory_bytes": "memoryBytes",

@@ -30,8 +30,6 @@ from logos_gateway.problems import ProblemError
 from logos_gateway.state import gateway_of
 from logos_gateway.tokens import Scope
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/kernel/v1", tags=["kernel"])
 
 _FEED_BYTES: Final = 1 << 20

@@ -16,8 +16,6 @@ from logos_gateway.operator.app_list import list_apps
 from logos_gateway.problems import ProblemError
 from logos_gateway.state import gateway_of
 
-__all__ = ["router"]
-
 router = APIRouter()
 
 

@@ -11,8 +11,6 @@ from logos_gateway.operator.exposition import ProcessSamples, Sample
 from logos_gateway.state import Gateway
 from logos_process.figures import own_figures
 
-__all__ = ["own_samples"]
-
 _FAMILIES: Final = {
     "gateway_requests": ("counter", "HTTP requests answered, by group of routes and class of status."),
     "gateway_requests_open": ("gauge", "HTTP requests and WebSockets being served, streams included."),

@@ -14,8 +14,6 @@ from logos_gateway.node_links import NodeLinks
 from logos_gateway.operator.figures import node_figures
 from logos_gateway.operator.scrape import Scraper
 
-__all__ = ["Beat", "Pulse"]
-
 log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 2.0

@@ -15,8 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from logos_gateway.operator.exposition import Sample
 
-__all__ = ["RequestFigures", "RequestFiguresMiddleware", "route_group"]
-
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _GROUPS: Final = frozenset(
     {"admin", "apps", "dashboard", "debug", "docs", "filter", "gateway", "health", "info", "kernel"}

@@ -15,8 +15,6 @@ from logos_gateway.operator.exposition import ProcessSamples
 from logos_gateway.operator.own_samples import own_samples
 from logos_gateway.state import Gateway
 
-__all__ = ["Scraper"]
-
 log = logging.getLogger(__name__)
 
 _SECONDS: Final = 3.0

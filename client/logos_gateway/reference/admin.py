@@ -21,8 +21,6 @@ from logos_gateway.json_values import BadBody, decode_json
 from logos_gateway.state import gateway_of, kernel_for
 from logos_process.logs import fields
 
-__all__ = ["peer_statistics", "router", "show_known", "show_peer"]
-
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"])

@@ -16,8 +16,6 @@ from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
 from logos_gateway.relay_watch import shown_messages
 from logos_gateway.state import gateway_of, kernel_for
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/filter/v2", tags=["filter"])
 
 _MAX_TOPICS: Final = 100

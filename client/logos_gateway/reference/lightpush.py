@@ -14,8 +14,6 @@ from logos_gateway.json_values import BadBody, decode_json, read_message
 from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
 from logos_gateway.state import gateway_of, kernel_for
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/lightpush", tags=["lightpush"])
 
 

@@ -13,8 +13,6 @@ from logos_gateway.reference.messaging_cache import MessagingCache
 from logos_gateway.reference.relay import topics_of
 from logos_gateway.state import gateway_of
 
-__all__ = ["router"]
-
 router = APIRouter(prefix="/messaging/v1", tags=["messaging"])
 
 

@@ -25,8 +25,6 @@ from logos_client.messaging import MessagingClient
 from logos_gateway.json_values import show_hash, write_message
 from logos_gateway.polling_caches import ReceivedCache, SendEventCache
 
-__all__ = ["MessagingCache"]
-
 log = logging.getLogger(__name__)
 
 

@@ -14,8 +14,6 @@ from logos_client.exceptions import LogosError
 from logos_gateway.bodies import json_response
 from logos_gateway.state import Gateway, gateway_of, kernel_for
 
-__all__ = ["connection_status", "router"]
-
 router = APIRouter(tags=["node"])
 
 _HEALTH_SECONDS: Final = 5.0

@@ -18,8 +18,6 @@ from logos_gateway.json_values import BadBody, decode_json, read_message
 from logos_gateway.relay_watch import shown_messages
 from logos_gateway.state import Gateway, gateway_of, kernel_for
 
-__all__ = ["router", "topics_of"]
-
 router = APIRouter(prefix="/relay/v1", tags=["relay"])
 
 _PUBLISH_SECONDS: Final = 5.0

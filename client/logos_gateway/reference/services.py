@@ -9,8 +9,6 @@ from typing import Final
 from ipc_schema.errors import ErrorCode
 from logos_client.exceptions import LogosError
 
-__all__ = ["NO_PEER", "SERVICE_SECONDS", "attempts_of", "service_answer"]
-
 SERVICE_SECONDS: Final = 5.0
 """The reference's limit for a request to another node."""
 NO_PEER: Final = "No suitable service peer & none discovered"

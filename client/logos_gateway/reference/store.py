@@ -19,8 +19,6 @@ from logos_gateway.json_values import show_hash, write_message
 from logos_gateway.reference.services import NO_PEER, SERVICE_SECONDS, attempts_of
 from logos_gateway.state import gateway_of, kernel_for
 
-__all__ = ["StoreParameters", "parse_parameters", "router"]
-
 router = APIRouter(prefix="/store/v3", tags=["store"])
 
 _TRUE: Final = frozenset({"y", "yes", "true", "1", "on"})

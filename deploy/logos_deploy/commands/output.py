@@ -12,8 +12,6 @@ from typing import Final
 
 from logos_deploy.node.checkup import Finding, Level
 
-__all__ = ["Screen", "as_lines", "clock_time", "print_json", "to_json"]
-
 _MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
 
 

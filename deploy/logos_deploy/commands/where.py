@@ -17,8 +17,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.conf import SupervisorPaths, supervisor_paths
 from logos_process.config_file import read_toml
 
-__all__ = ["NodePlace", "add_query_options", "add_where", "where"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlace:

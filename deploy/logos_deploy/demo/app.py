@@ -24,8 +24,6 @@ from logos_client.events import (
 from logos_client.messaging import MessagingClient
 from logos_deploy.demo.ledger import Entry, Ledger
 
-__all__ = ["DemoApp", "DemoError"]
-
 _SEND: Final = 30.0
 _HEALTHY: Final = (TopicHealth.MINIMALLY_HEALTHY, TopicHealth.SUFFICIENTLY_HEALTHY)
 

@@ -13,8 +13,6 @@ from urllib.parse import urlencode, urlsplit
 
 from logos_deploy.demo.app import DemoError
 
-__all__ = ["HTTP_TOPIC", "show_http"]
-
 HTTP_TOPIC: Final = "/logos-demo/1/http/plain"
 _APP: Final = "carol"
 _SECONDS: Final = 20.0

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 from logos_deploy.text import size, table
 
-__all__ = ["Entry", "Ledger"]
-
 
 @dataclass(slots=True)
 class Entry:

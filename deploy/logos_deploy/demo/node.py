@@ -22,8 +22,6 @@ from logos_deploy.node.plan import NodeRequest, plan_node
 from logos_deploy.node.supervisor import Supervisor
 from logos_process.config_file import read_toml
 
-__all__ = ["DemoNode", "clean_environment", "free_ports"]
-
 _READY: Final = 30.0
 _TAIL: Final = 40
 

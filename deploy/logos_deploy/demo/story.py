@@ -22,8 +22,6 @@ from logos_deploy.demo.node import DemoNode, free_ports
 from logos_deploy.node.supervisor import SupervisorError
 from logos_deploy.text import count, duration, size
 
-__all__ = ["tell"]
-
 TOPIC: Final = "/logos-demo/1/chat/plain"
 _WHOLE: Final = 90.0
 _SETTLE: Final = 30.0

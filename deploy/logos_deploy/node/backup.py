@@ -21,8 +21,6 @@ from typing import Any, Final
 
 from logos_process.directories import make_parents, private_directory
 
-__all__ = ["ARCHIVE", "DATABASE", "SPOOL", "BackupError", "BackupFile", "back_up", "read_backup", "restore"]
-
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "logos-backup"
 VERSION: Final = 1

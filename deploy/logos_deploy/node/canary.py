@@ -19,8 +19,6 @@ from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_deploy.node.probe_kernel import probe_kernel
 
-__all__ = ["PROTOCOLS", "SERVICES", "Identified", "NodeReport", "ServiceAnswer", "identified", "look_at"]
-
 PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "relay": ("/vac/waku/relay/",),
     "store": ("/vac/waku/store-query/3",),

@@ -27,21 +27,6 @@ from ipc_schema.config.options import ConfigError, PortUse
 from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.text import count, size
 
-__all__ = [
-    "Finding",
-    "Level",
-    "check_certificate",
-    "check_clock",
-    "check_descriptors",
-    "check_directory",
-    "check_disk",
-    "check_packages",
-    "check_ports",
-    "check_python",
-    "check_sockets",
-    "check_udp_port",
-]
-
 _DISTRIBUTION: Final = "logos-mapi"
 _REINSTALL: Final = f"pip install --upgrade {_DISTRIBUTION}"
 _DISK_LOW: Final = 1 << 30

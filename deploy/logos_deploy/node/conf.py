@@ -21,8 +21,6 @@ from ipc_schema.paths import MAX_SOCKET_PATH
 from logos_deploy.node.programs import STOP_SECONDS, Program
 from logos_process.parent_watch import PARENT
 
-__all__ = ["SupervisorPaths", "access_of", "render", "supervisor_paths"]
-
 _LOG_BYTES: Final = "10MB"
 _LOG_BACKUPS: Final = 5
 # supervisord binds its socket under a temporary name, `<path>.<pid>`, and links it into place

@@ -11,8 +11,6 @@ from typing import Final
 from ipc_schema.kernel.discovery import EnrRecord
 from logos_deploy.text import one_line
 
-__all__ = ["DIMENSIONS", "Census", "CrawledNode", "Reach", "take_census"]
-
 DIMENSIONS: Final = ("reachability", "capability", "cluster", "shard", "agent", "protocol")
 MAX_VALUES: Final = 100
 """Most different values of a dimension: agents and protocols are whatever nodes say."""

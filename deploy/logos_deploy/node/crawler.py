@@ -24,8 +24,6 @@ from logos_deploy.node.canary import PROTOCOLS, identified
 from logos_deploy.node.crawl_census import CrawledNode
 from logos_deploy.node.probe_kernel import probe_kernel
 
-__all__ = ["Crawl", "CrawlPlan", "crawling"]
-
 _EMPTY_BUCKETS: Final = 3
 """Empty buckets in a row that end the reading of a table: each holds half as much of the network as the one
 before, so what is nearer than these is known to others as well."""

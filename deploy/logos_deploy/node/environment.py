@@ -16,8 +16,6 @@ from ipc_schema.config.options import Resolved, Schema
 from ipc_schema.config.sources import add_arguments, config_file_of
 from logos_process.config_file import read_toml
 
-__all__ = ["ProcessConfigError", "config_of_process", "resolved_from"]
-
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "kernel": ("kernel_proc", "logos-kernel"),
     "mapi": ("mapi_proc", "logos-mapi"),

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Final
 
-__all__ = ["LogFollower", "tail"]
-
 _CHUNK: Final = 64 * 1024
 _LONGEST_LINE: Final = 64 * 1024
 

@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-__all__ = ["ProcessHandle"]
-
 
 class ProcessHandle:
     """A process that need not be our child. Close it, or use it as a context manager."""

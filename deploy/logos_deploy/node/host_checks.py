@@ -12,8 +12,6 @@ from logos_deploy.node.plan import NodePlan
 from logos_process.directories import group_number
 from logos_process.exits import StartError
 
-__all__ = ["check_host"]
-
 
 def check_host(plan: NodePlan) -> None:
     """Refuse what the processes would refuse at start: a directory that is not ours, an unknown group, a

@@ -14,8 +14,6 @@ from logos_client.events import MessageError, MessagePropagated
 from logos_client.exceptions import BusyError, LogosError
 from logos_client.messaging import MessagingClient
 
-__all__ = ["Load", "LoadResult", "percentile", "run_load"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:

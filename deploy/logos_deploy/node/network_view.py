@@ -21,17 +21,6 @@ from logos_client.kernel import KernelClient
 from logos_deploy.node.checkup import Finding, Level
 from logos_deploy.text import count, duration, one_line
 
-__all__ = [
-    "ConfiguredPeer",
-    "NetworkView",
-    "check_sources",
-    "diagnose",
-    "look",
-    "reachable_text",
-    "reason",
-    "wanted_peers",
-]
-
 _KNOWN: Final = 500
 """The most that one reply may have."""
 _CONFIGURED: Final = (

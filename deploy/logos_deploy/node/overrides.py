@@ -17,8 +17,6 @@ from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError, Schema
 from ipc_schema.config.sources import CONFIG_FILE, visible_secret
 
-__all__ = ["SCHEMAS", "NodeOverrides"]
-
 SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
     "kernel": KERNEL_SCHEMA,
     "mapi": MAPI_SCHEMA,

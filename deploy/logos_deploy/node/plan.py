@@ -23,8 +23,6 @@ from ipc_schema.config.options import PortUse, Resolved, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags
 from logos_deploy.node.overrides import SCHEMAS, NodeOverrides
 
-__all__ = ["LaunchRequest", "NodePlan", "NodeRequest", "plan_launch", "plan_node"]
-
 _TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
 _DIRECTORIES: Final = ("data-dir", "ipc-dir", "kernel-dir")
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable
 
 from ipc_schema.config.options import ConfigError, PortUse
 
-__all__ = ["refuse_taken_ports"]
-
 
 def refuse_taken_ports(uses: Iterable[PortUse]) -> None:
     """Refuse a port that is in use: an error that names the key is better than a log line.

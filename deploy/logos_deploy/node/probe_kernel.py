@@ -18,8 +18,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.programs import OWN_VARIABLES
 from logos_process.parent_watch import PARENT, ParentPipe
 
-__all__ = ["probe_kernel"]
-
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 8.0
 _QUIET: Final = (

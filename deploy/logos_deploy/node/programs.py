@@ -12,8 +12,6 @@ from ipc_schema.config.sources import CONFIG_FILE, to_environment, variable_of
 from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.plan import NodePlan
 
-__all__ = ["OWN_VARIABLES", "STOP_SECONDS", "Program", "launch_programs", "programs_of"]
-
 STOP_SECONDS: Final = 6
 """Seconds from TERM to KILL: the processes stop by themselves sooner."""
 

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-__all__ = ["REFERENCE_LISTS", "REFERENCE_OPTIONS", "Fate", "ReferenceOption"]
-
 
 class Fate(StrEnum):
     """What becomes of an option."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-__all__ = ["MAX_RESTARTS", "RESTART_WINDOW", "RestartLimit"]
-
 MAX_RESTARTS: Final = 5
 RESTART_WINDOW: Final = 30.0
 

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from xml.parsers.expat import ExpatError
 
-__all__ = ["ProcessState", "RpcError", "SupervisorRpc"]
-
 _MAX_REPLY: Final = 1024 * 1024
 
 

@@ -14,8 +14,6 @@ from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.rpc import SupervisorRpc
 from logos_process.lock import holder_of, holds
 
-__all__ = ["Holder", "Role", "holders", "mapi_is_supervised", "supervisor_rpc"]
-
 Role = str
 FOREGROUND: Final[Role] = "logos up"
 KERNEL: Final[Role] = "kernel"

@@ -21,8 +21,6 @@ from typing import BinaryIO, Final
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, encode_message, encode_varint
 
-__all__ = ["MAGIC", "StoreFileError", "StoreFileReader", "StoreFileWriter"]
-
 MAGIC: Final = b"LOGOSTOR\x01"
 MAX_RECORD: Final = 64 << 20
 _HEAD: Final = Struct(">II")

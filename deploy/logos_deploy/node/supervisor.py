@@ -25,13 +25,6 @@ from logos_process.directories import private_directory
 from logos_process.lock import FileLock, LockedError, holder_of
 from logos_process.parent_watch import PARENT, ParentPipe
 
-__all__ = [
-    "NodeInUseError",
-    "Supervisor",
-    "SupervisorError",
-    "wanted_descriptors",
-]
-
 _START_TIMEOUT: Final = 20.0
 _POLL: Final = 0.05
 _SPARE_FDS: Final = 1024

@@ -21,8 +21,6 @@ from ipc_schema.topics import autoshard
 from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.reference import REFERENCE_LISTS, REFERENCE_OPTIONS, Fate
 
-__all__ = ["PREFIXES", "TranslatedSources", "split_words", "take_over"]
-
 PREFIXES: Final = ("WAKUNODE2_", "LOGOS_DELIVERY_NODE_")
 """Prefixes of the reference's variables; a later one wins."""
 _KERNEL: Final = "kernel"

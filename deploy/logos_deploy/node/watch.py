@@ -14,8 +14,6 @@ from logos_deploy.exits import Exit
 from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_deploy.node.rpc import ProcessState
 
-__all__ = ["BRIDGE", "GATEWAY", "NodeWatch", "WatchVerdict"]
-
 GATEWAY: Final = "gateway"
 BRIDGE: Final = "bridge"
 _OPTIONAL: Final = frozenset({GATEWAY, BRIDGE})

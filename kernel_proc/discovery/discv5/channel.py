@@ -29,8 +29,6 @@ from kernel_proc.discovery.discv5.sessions import NONCE_RANDOM, Challenge, Chall
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_identity import Identity
 
-__all__ = ["Channel", "OutgoingPacket", "Upward"]
-
 _RANDOM_MESSAGE: Final = 44
 """Size of the message whose only purpose is to trigger a WHOAREYOU; about that of a PING."""
 

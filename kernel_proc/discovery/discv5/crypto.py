@@ -12,18 +12,6 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kernel_proc.discovery.enr_identity import Identity, verify
 
-__all__ = [
-    "KEY_BYTES",
-    "NONCE_BYTES",
-    "TAG_BYTES",
-    "SessionKeys",
-    "decrypt",
-    "derive_keys",
-    "encrypt",
-    "sign_proof",
-    "verify_proof",
-]
-
 KEY_BYTES: Final = 16
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16

@@ -32,8 +32,6 @@ from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr, EnrError, EnrSignatureError
 from kernel_proc.discovery.enr_local import LocalEnr
 
-__all__ = ["MAX_TALK", "Dialogue", "Listener", "TalkHandler", "TooManyRequestsError"]
-
 TalkHandler = Callable[[NodeContact, bytes], bytes]
 """Answers a TALKREQ of one protocol."""
 

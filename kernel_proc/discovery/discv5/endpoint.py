@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["NodeContact", "UdpEndpoint", "contact_of", "group_of", "is_loopback", "may_relay"]
-
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 

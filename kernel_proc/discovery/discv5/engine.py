@@ -24,8 +24,6 @@ from kernel_proc.discovery.discv5.votes import Votes
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
 
-__all__ = ["Engine", "NodeCallbacks"]
-
 _ANNOUNCED: Final = 64
 """Nodes that are notified at once when our record changes; others learn it at their next liveness check."""
 _ANNOUNCE_INTERVAL: Final = 0.1

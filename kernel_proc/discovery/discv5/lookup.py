@@ -10,8 +10,6 @@ from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import distance, log_distance
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["Lookup", "distances_to"]
-
 MAX_FOUND = 512
 """Records kept per lookup. Honest nodes yield about 16 × 16."""
 

@@ -11,21 +11,6 @@ from typing import Final, NamedTuple
 from kernel_proc.discovery import rlp
 from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 
-__all__ = [
-    "Discv5MessageError",
-    "FindNode",
-    "Message",
-    "Nodes",
-    "Ping",
-    "Pong",
-    "Request",
-    "Response",
-    "TalkRequest",
-    "TalkResponse",
-    "decode",
-    "encode",
-]
-
 MAX_REQUEST_ID: Final = 8
 MAX_DISTANCES: Final = 257
 """There are no more distinct distances."""

@@ -19,23 +19,6 @@ from kernel_proc.discovery.discv5.crypto import NONCE_BYTES, TAG_BYTES
 from kernel_proc.discovery.enr import MAX_RECORD
 from kernel_proc.discovery.enr_identity import SIGNATURE_BYTES
 
-__all__ = [
-    "IV_BYTES",
-    "MAX_PACKET",
-    "MIN_PACKET",
-    "OVERHEAD",
-    "WAKU_PROTOCOL_ID",
-    "Handshake",
-    "Header",
-    "Ordinary",
-    "PacketError",
-    "Whoareyou",
-    "decode",
-    "handshake_header",
-    "ordinary_header",
-    "whoareyou_header",
-]
-
 WAKU_PROTOCOL_ID: Final = b"d5waku"
 
 MIN_PACKET: Final = 63

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from kernel_proc.discovery.discv5.packets import WAKU_PROTOCOL_ID
 
-__all__ = ["Params"]
-
 
 @dataclass(frozen=True, slots=True)
 class Params:

@@ -25,8 +25,6 @@ from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
 from logos_process.logs import fields
 
-__all__ = ["Discv5Error", "Discv5Service"]
-
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")

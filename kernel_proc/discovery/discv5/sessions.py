@@ -13,8 +13,6 @@ from kernel_proc.discovery.discv5.endpoint import NodeContact
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["MAX_MESSAGES", "NONCE_RANDOM", "Challenge", "Challenges", "Session"]
-
 MAX_MESSAGES: Final = 2**32 - 1
 """Maximum messages per key: their counter is the first part of the nonce, which must never repeat
 (AES-GCM)."""

@@ -17,8 +17,6 @@ from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["Added", "Node", "Table", "distance", "log_distance", "random_id_at"]
-
 
 def distance(one: bytes, other: bytes) -> int:
     """Return the XOR of two node ids as a number."""

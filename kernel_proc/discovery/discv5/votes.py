@@ -9,8 +9,6 @@ from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, grou
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
 
-__all__ = ["Votes"]
-
 
 class _Vote(NamedTuple):
     seen: UdpEndpoint

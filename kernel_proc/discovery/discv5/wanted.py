@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
 
-__all__ = ["waku_filter"]
-
 
 def waku_filter(
     cluster: int,

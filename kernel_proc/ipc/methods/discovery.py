@@ -47,8 +47,6 @@ from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
 from kernel_proc.peers.known import KnownPeer, PeerOrigin
 
-__all__ = ["discovery_routes"]
-
 
 def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
     """Return the methods about discovery and known peers."""

@@ -27,8 +27,6 @@ from kernel_proc.protocols.filter.client import FilterClient, LeaseEnded
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.shards import Shards
 
-__all__ = ["MAX_SUBSCRIPTIONS", "filter_routes"]
-
 MAX_SUBSCRIPTIONS: Final = 100_000
 """Of all consumers together: the number and length of content topics is otherwise unlimited."""
 

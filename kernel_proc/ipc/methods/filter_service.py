@@ -13,8 +13,6 @@ from ipc_schema.kernel.filter import FILTER_SUBSCRIBERS, FilterSubscriber, Filte
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.protocols.filter.subscriptions import Subscriptions
 
-__all__ = ["filter_service_routes"]
-
 _ROOM: Final = MAX_BODY - 4096
 _MAX_CRITERIA: Final = 16_000
 """Of all subscribers in one reply: the contract's limit for an array."""

@@ -17,8 +17,6 @@ from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import PeerRecord
 from ipc_schema.streams import StreamState
 
-__all__ = ["PROTOCOL_BYTES", "fitting", "fitting_states"]
-
 R = TypeVar("R", PeerRecord, KnownRecord)
 
 PROTOCOL_BYTES: Final = 4096

@@ -15,8 +15,6 @@ from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.publishing import Publishing
 
-__all__ = ["lightpush_routes"]
-
 
 def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping[str, Route]:
     """Return the method. `publishing` places and checks messages as for relay."""

@@ -18,8 +18,6 @@ from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
 from kernel_proc.metrics import Registry
 
-__all__ = ["node_routes"]
-
 
 def node_routes(
     *,

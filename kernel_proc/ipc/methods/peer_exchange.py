@@ -10,8 +10,6 @@ from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.peer_exchange import PeerExchangeClient
 from kernel_proc.protocols.requests import AllFailed
 
-__all__ = ["peer_exchange_routes"]
-
 
 def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
     """Return the method that requests records of peers from another node."""

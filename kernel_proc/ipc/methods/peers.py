@@ -22,8 +22,6 @@ from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host, P2pError
 from kernel_proc.peers.connected_peers import PeerBook
 
-__all__ = ["peer_routes"]
-
 _DIAL_SECONDS = 10.0
 
 

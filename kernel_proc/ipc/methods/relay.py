@@ -19,8 +19,6 @@ from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.publishing import Publishing, PublishOutcome
 from kernel_proc.shards import TopicRelay
 
-__all__ = ["relay_routes"]
-
 
 def relay_routes(
     publishing: Publishing, relay: TopicRelay | None, topics: Callable[[], Sequence[str]]

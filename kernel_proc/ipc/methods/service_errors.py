@@ -5,8 +5,6 @@ from __future__ import annotations
 from ipc_schema.errors import ErrorCode, IpcError
 from kernel_proc.protocols.requests import AllFailed, BadAnswer, CallError, NoAnswer, RequestRefused
 
-__all__ = ["service_error"]
-
 _REFUSED = frozenset({300, 400, 413, 420})
 """Statuses about the request rather than the peer: store's archive errors, bad requests, invalid messages."""
 _TOO_MANY = 429

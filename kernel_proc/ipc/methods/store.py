@@ -21,8 +21,6 @@ from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.protocols.store_client import Found, History, StoreClient, local_history
 
-__all__ = ["store_routes"]
-
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Maximum payload of one reply. The rest follows with the next request, from the cursor on."""
 

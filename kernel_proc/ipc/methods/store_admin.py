@@ -56,8 +56,6 @@ from kernel_proc.protocols.requests import AllFailed, Attempt, CallError
 from kernel_proc.protocols.resume import StoreResume
 from kernel_proc.protocols.sync.service import StoreSync, SyncOutcome
 
-__all__ = ["OwnStore", "store_admin_routes"]
-
 PAGE: Final = 100
 
 

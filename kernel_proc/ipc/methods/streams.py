@@ -30,8 +30,6 @@ from kernel_proc.ipc.methods.fitting import fitting_states
 from kernel_proc.shards import Shards
 from logos_sockets import BLOB_SLACK
 
-__all__ = ["stream_routes"]
-
 
 def stream_routes(
     *,

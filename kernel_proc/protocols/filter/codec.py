@@ -26,23 +26,6 @@ from kernel_proc.protocols.protobuf import (
 )
 from kernel_proc.protocols.reply_head import put_head, read_head
 
-__all__ = [
-    "MAX_CONTENT_TOPICS",
-    "PUSH_PROTOCOL",
-    "SUBSCRIBE_PROTOCOL",
-    "FilterRequest",
-    "FilterResponse",
-    "Push",
-    "RequestType",
-    "Status",
-    "decode_push",
-    "decode_request",
-    "decode_response",
-    "encode_push",
-    "encode_request",
-    "encode_response",
-]
-
 SUBSCRIBE_PROTOCOL: Final = "/vac/waku/filter-subscribe/2.0.0-beta1"
 PUSH_PROTOCOL: Final = "/vac/waku/filter-push/2.0.0-beta1"
 MAX_CONTENT_TOPICS: Final = 100

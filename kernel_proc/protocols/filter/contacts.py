@@ -26,8 +26,6 @@ from kernel_proc.protocols.pacing import Pacer
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
-__all__ = ["ClientParams", "Contact", "Contacts"]
-
 MAX_RESPONSE: Final = 64 * 1024
 MAX_REPEATS: Final = 5
 """Maximum repetitions of one request to a peer that answers 429."""

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["Interests"]
-
 _Set = dict[str, None]
 """An insertion-ordered set."""
 

@@ -14,8 +14,6 @@ from kernel_proc.p2p.api import Host, P2pError, PeerIdText, Stream, StreamClosed
 from kernel_proc.protocols.filter.codec import PUSH_PROTOCOL
 from kernel_proc.protocols.filter.push_queue import PushFrame, PushQueue
 
-__all__ = ["PushLink", "PushParams"]
-
 log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 1.0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-__all__ = ["PushBudget", "PushFrame", "PushQueue"]
-
 
 class PushFrame:
     """One encoded push, shared by all queues that hold it."""

@@ -20,8 +20,6 @@ from kernel_proc.protocols.filter.interests import Interests
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError
 from kernel_proc.protocols.protobuf import ProtobufError
 
-__all__ = ["PushReceiver", "PushSink"]
-
 log = logging.getLogger(__name__)
 
 MAX_STREAMS: Final = 32

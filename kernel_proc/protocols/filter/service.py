@@ -43,8 +43,6 @@ from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.seen import SeenCache
 from logos_process.logs import fields
 
-__all__ = ["FilterService"]
-
 log = logging.getLogger(__name__)
 
 MAX_REQUEST: Final = 256 * 1024

@@ -13,8 +13,6 @@ from kernel_proc.protocols.filter.codec import (
     Status,
 )
 
-__all__ = ["FilterLimits", "Subscriptions"]
-
 TOPICS_NEEDED: Final = "pubsubTopic and contentTopics must be specified"
 NOT_SUBSCRIBED: Final = "peer has no subscriptions"
 TOO_MANY_CRITERIA: Final = "peer has reached maximum number of filter criteria"

@@ -25,19 +25,6 @@ from typing import Final, NamedTuple
 from kernel_proc.protocols.protobuf import encode_varint
 from kernel_proc.protocols.sync.keys import HASH_SIZE, KEY_SIZE, MAX_TIME, SyncKey, hash_of, key_at, time_of
 
-__all__ = [
-    "MAX_TOPICS",
-    "NO_RANGES",
-    "PROTOCOL",
-    "ItemSet",
-    "RangeKind",
-    "SyncCodecError",
-    "SyncPayload",
-    "SyncRange",
-    "decode_payload",
-    "encode_payload",
-]
-
 PROTOCOL: Final = "/vac/waku/reconciliation/1.0.0"
 NO_RANGES: Final = b"\0"
 MAX_TOPICS: Final = 1024

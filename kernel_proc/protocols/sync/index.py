@@ -13,8 +13,6 @@ from typing import Final, NamedTuple, Protocol
 
 from kernel_proc.protocols.sync.keys import HASH_SIZE, KEY_SIZE, SyncKey, key_at
 
-__all__ = ["KeyIndex", "KeyView", "MergedView", "RangeSummary", "fingerprint_of"]
-
 BLOCK: Final = 1024
 """Most keys of a block. A full one is split in two halves."""
 _HASHES: Final = (1 << 8 * HASH_SIZE) - 1

@@ -14,8 +14,6 @@ from typing import Final
 
 from kernel_proc.protocols.sync.keys import SyncKey, make_key, time_of
 
-__all__ = ["Grant", "Grants", "TransferVerdict"]
-
 GRACE: Final = 120.0
 """Seconds after the end of a session in which its messages may still arrive."""
 MAX_RANGES: Final = 100_000

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HASH_SIZE", "KEY_SIZE", "MAX_TIME", "SyncKey", "hash_of", "key_at", "make_key", "time_of"]
-
 SyncKey = bytes
 
 HASH_SIZE: Final = 32

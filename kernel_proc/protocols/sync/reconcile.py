@@ -18,18 +18,6 @@ from kernel_proc.protocols.sync.codec import ItemSet, SyncPayload, SyncRange
 from kernel_proc.protocols.sync.index import KeyView, MergedView
 from kernel_proc.protocols.sync.keys import HASH_SIZE, MAX_TIME, SyncKey, key_at, time_of
 
-__all__ = [
-    "ITEM_SET_LIMIT",
-    "PARTITIONS",
-    "ReconcileLimits",
-    "Reconciliation",
-    "SyncTotals",
-    "SyncWindow",
-    "TopicFilter",
-    "common_topics",
-    "partitions",
-]
-
 ITEM_SET_LIMIT: Final = 100
 """Up to this many messages of a range are listed; nwaku's threshold."""
 PARTITIONS: Final = 8

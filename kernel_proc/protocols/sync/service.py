@@ -28,8 +28,6 @@ from kernel_proc.protocols.sync.stock import SyncStock, TooManyKeys
 from kernel_proc.protocols.sync.transfer import MessageTransfer
 from logos_process.logs import fields
 
-__all__ = ["StoreSync", "SyncOutcome", "SyncScope", "SyncSettings", "SyncTopics"]
-
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "sync"

@@ -21,8 +21,6 @@ from kernel_proc.protocols.sync.reconcile import (
 )
 from kernel_proc.protocols.sync.stock import SyncStock
 
-__all__ = ["MAX_FRAME", "SessionFailed", "SyncSession"]
-
 MAX_FRAME: Final = 16 << 20
 """nwaku has no limit. It lists at most 100 messages of a range, and answers a list with all that it has of
 the range: this is room for 400,000."""

@@ -13,8 +13,6 @@ from kernel_proc.protocols.sync.index import KeyIndex, KeyView, MergedView
 from kernel_proc.protocols.sync.keys import MAX_TIME, SyncKey, make_key, time_of
 from kernel_proc.protocols.sync.reconcile import SyncWindow, TopicFilter
 
-__all__ = ["MAX_KEYS", "SyncStock", "TooManyKeys"]
-
 MAX_KEYS: Final = 2_000_000
 """Sync ids in memory, 44 bytes each. Beyond that the oldest are given up, and the window gets shorter."""
 MAX_CONTENT_KEYS: Final = 100_000

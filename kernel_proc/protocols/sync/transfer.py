@@ -26,8 +26,6 @@ from kernel_proc.protocols.sync.transfer_codec import (
 )
 from logos_process.logs import fields
 
-__all__ = ["MessageTransfer"]
-
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 50

@@ -10,8 +10,6 @@ from typing import Final
 
 from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_bytes, put_text
 
-__all__ = ["MAX_NWAKU_TRANSFER", "TRANSFER_PROTOCOL", "decode_transfer", "encode_transfer"]
-
 TRANSFER_PROTOCOL: Final = "/vac/waku/transfer/1.0.0"
 MAX_NWAKU_TRANSFER: Final = 153_600
 """The largest frame that nwaku reads. A message near the network's limit does not fit."""

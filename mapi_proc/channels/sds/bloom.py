@@ -22,8 +22,6 @@ from typing import Final
 from mapi_proc.channels.protobuf import MalformedProtobufError, fields, put_bytes, put_varint
 from mapi_proc.channels.sds.hashes import farm64, murmur32
 
-__all__ = ["JS", "NIM", "Bloom", "bloom_positions", "decode_bloom"]
-
 NIM: Final = "nim"
 JS: Final = "js"
 

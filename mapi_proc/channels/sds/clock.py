@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from mapi_proc.channels.sds.bloom import NIM
 
-__all__ = ["LamportClock"]
-
 _NS_PER_MS = 1_000_000
 
 

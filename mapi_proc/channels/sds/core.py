@@ -40,8 +40,6 @@ from mapi_proc.channels.sds.state import (
 )
 from mapi_proc.channels.sds.sync import SyncTimer
 
-__all__ = ["OutgoingFullError", "SdsCore"]
-
 
 class OutgoingFullError(Exception):
     """Too many unacknowledged messages."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-__all__ = ["farm64", "murmur32"]
-
 _U32: Final = 0xFFFF_FFFF
 _U64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _K0: Final = 0xC3A5_C85C_97CB_3127

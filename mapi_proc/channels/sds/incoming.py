@@ -13,8 +13,6 @@ from heapq import heapify, heappop, heappush
 from mapi_proc.channels.sds.log import Log
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
 
-__all__ = ["Incoming", "Missing", "Waiting"]
-
 
 @dataclass(slots=True)
 class Waiting:

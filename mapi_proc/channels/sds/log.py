@@ -15,8 +15,6 @@ from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import Changes, SdsState, SdsStoredMessage
 
-__all__ = ["Log", "Record"]
-
 _MAX_ASIDE = 2_000
 """Ids of lost and of sync messages that are remembered."""
 

@@ -32,8 +32,6 @@ from mapi_proc.channels.protobuf import (
 )
 from mapi_proc.channels.sds.bloom import JS, NIM
 
-__all__ = ["HistoryEntry", "SdsError", "SdsMessage", "decode_sds", "encode_sds", "message_id"]
-
 MAX_ENTRIES: Final = 1000
 """Entries taken of one message's causal history: js sends 200."""
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from mapi_proc.channels.sds.bloom import CERTAIN, Bloom, bloom_positions
 from mapi_proc.channels.sds.settings import SdsSettings
 
-__all__ = ["OutgoingBuffer", "Pending"]
-
 _MAX_ACKERS = 64
 
 

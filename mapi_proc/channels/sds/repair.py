@@ -10,8 +10,6 @@ from hashlib import sha256
 
 from mapi_proc.channels.sds.settings import SdsSettings
 
-__all__ = ["RepairTimes", "Responses"]
-
 
 class RepairTimes:
     """The delays of one participant, in seconds."""

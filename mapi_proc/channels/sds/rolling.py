@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from mapi_proc.channels.sds.bloom import CAPACITY, JS, Bloom
 
-__all__ = ["NARROW", "REFERENCE", "RollingBloom", "Window"]
-
 
 class Window(NamedTuple):
     """When more than `most` ids are in, the filter is rebuilt from the newest `keep`, with that capacity."""

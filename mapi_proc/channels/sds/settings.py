@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from mapi_proc.channels.sds.bloom import NIM
 from mapi_proc.channels.sds.rolling import NARROW, Window
 
-__all__ = ["SdsSettings"]
-
 
 @dataclass(frozen=True, slots=True)
 class SdsSettings:

@@ -12,22 +12,6 @@ from typing import NamedTuple
 
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
 
-__all__ = [
-    "Acknowledged",
-    "Changes",
-    "Deliver",
-    "Discarded",
-    "GaveUp",
-    "Lost",
-    "Meta",
-    "Output",
-    "Retrieve",
-    "SdsState",
-    "SdsStoredMessage",
-    "Send",
-    "SendKind",
-]
-
 
 class SdsState(IntEnum):
     """State of a stored message."""

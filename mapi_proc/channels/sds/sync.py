@@ -11,8 +11,6 @@ from random import Random
 
 from mapi_proc.channels.sds.settings import SdsSettings
 
-__all__ = ["SyncTimer"]
-
 
 class SyncTimer:
     """See the module. `at` is None until there is something to say."""

@@ -11,8 +11,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
-__all__ = ["Field", "field8", "field16"]
-
 _BASIS_8: Final = (1, 214, 152, 146, 86, 200, 88, 230)
 _BASIS_16: Final = (
     0x0001,

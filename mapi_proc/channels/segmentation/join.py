@@ -17,8 +17,6 @@ from mapi_proc.channels.keccak import keccak256
 from mapi_proc.channels.segmentation.leopard import ParityError, recover_data
 from mapi_proc.channels.segmentation.message import UNKNOWN_LENGTH, SegmentMessage
 
-__all__ = ["JoinLimits", "JoinResult", "Joined", "Joiner", "Leftover", "SetDropped", "SetKey", "Slot"]
-
 _MAX_LEFTOVERS = 1_000
 _LEFTOVERS_KEPT = 24 * 3600.0
 """Seconds: a segment can be repaired long after its payload was joined without it."""

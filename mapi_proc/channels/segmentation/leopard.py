@@ -23,8 +23,6 @@ from typing import Protocol
 from mapi_proc.channels.segmentation.galois import Field, field8, field16
 from mapi_proc.channels.segmentation.planes import Planes8, Planes16, Vector
 
-__all__ = ["ALIGNMENT", "ParityError", "encode_parity", "recover_data"]
-
 ALIGNMENT = 64
 """Shard lengths are multiples of this."""
 

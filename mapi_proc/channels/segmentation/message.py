@@ -19,15 +19,6 @@ from typing import Final, NamedTuple
 
 from mapi_proc.channels.protobuf import BYTES, MalformedProtobufError, fields, put_bytes, put_varint
 
-__all__ = [
-    "HASH_SIZE",
-    "UNKNOWN_LENGTH",
-    "SegmentError",
-    "SegmentMessage",
-    "decode_segment",
-    "encode_segment",
-]
-
 HASH_SIZE: Final = 32
 
 UNKNOWN_LENGTH: Final = -1

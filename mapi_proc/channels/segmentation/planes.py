@@ -11,8 +11,6 @@ from functools import lru_cache
 
 from mapi_proc.channels.segmentation.galois import Field, field16
 
-__all__ = ["Planes8", "Planes16", "Vector"]
-
 Vector = tuple[int, ...]
 """One integer for each plane."""
 

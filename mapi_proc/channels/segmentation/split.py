@@ -9,8 +9,6 @@ from mapi_proc.channels.keccak import keccak256
 from mapi_proc.channels.segmentation.leopard import ALIGNMENT, encode_parity
 from mapi_proc.channels.segmentation.message import SegmentMessage, encode_segment
 
-__all__ = ["MAX_TOTAL_SEGMENTS", "PayloadTooLargeError", "SplitLimits", "parity_count", "split_payload"]
-
 MAX_TOTAL_SEGMENTS: Final = 65_536
 _HEADER_MAX: Final = 128
 _RATE_SCALE: Final = 1_000_000

@@ -33,8 +33,6 @@ from tests.bench.harness import BenchError, Case, Child, CpuMeter, Options, Roun
 from tests.bench.kernels import metric, until
 from tests.support.kernel_process import KernelProcess
 
-__all__ = ["archive_relay"]
-
 BENCH: Final = "archive-relay"
 NODE: Final = "tests.bench.archive_relay.node"
 PRELOADED: Final = 100_000

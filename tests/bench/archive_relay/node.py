@@ -36,8 +36,6 @@ from kernel_proc.relay.service import RelayService
 from tests.bench.harness import BenchError, percentile
 from tests.bench.lines import commands, cpu_us, emit
 
-__all__ = ["PAYLOAD", "TOPIC", "content_topic", "make_filler", "stamped"]
-
 TOPIC: Final = shard_topic(0, 0)
 CONTENTS: Final = 50
 PAYLOAD: Final = 1024

@@ -44,8 +44,6 @@ from conformance.ours import CLIENT, Unavailable, cpp_program, go_program, node_
 from tests.bench.harness import ROOT, BenchError, Case, Child, Options, Round, alternate, kib, result
 from tests.support.kernel_process import short_directory
 
-__all__ = ["PROGRAMS", "clients"]
-
 BENCH: Final = "clients"
 COUNTS: Final = {"receive": 100_000, "send": 30_000, "latency": 5_000}
 SIZE: Final = 1024

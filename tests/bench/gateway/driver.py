@@ -43,8 +43,6 @@ from tests.support.gateway_process import GatewayProcess
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["gateway"]
-
 BENCH: Final = "gateway"
 REFERENCE: Final = "FastAPI on uvicorn, answering at once"
 CONTENT: Final = "/bench/1/gateway/proto"

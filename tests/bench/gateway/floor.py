@@ -19,8 +19,6 @@ from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket
 
-__all__ = ["application"]
-
 EVENT = {
     "kind": "message_received",
     "messageHash": "0x" + "ab" * 32,

@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 
 from tests.bench.gateway.load import http_request
 
-__all__ = ["SOCKETS", "STREAMS", "idle_readers", "resident_kib"]
-
 STREAMS: Final = 1000
 SOCKETS: Final = 200
 APPS: Final = 100

@@ -14,8 +14,6 @@ from urllib.parse import urlsplit
 
 from tests.bench.harness import BenchError
 
-__all__ = ["CONNECTIONS", "http_request", "post_all", "read_frames", "read_sse"]
-
 CONNECTIONS: Final = 64
 """As many requests are under way: enough to fill the Messaging API's group commits."""
 _SSE_MARK: Final = b"\nevent: message_received\n"

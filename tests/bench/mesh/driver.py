@@ -18,8 +18,6 @@ from typing import Any, Final
 
 from tests.bench.harness import BenchError, Case, Child, CpuMeter, Options, Round, percentile, result
 
-__all__ = ["Mesh", "mesh"]
-
 BENCH: Final = "mesh"
 NODES: Final = (6, 10)
 RATES: Final = (25, 50, 100, 200, 400, 800, 1600)

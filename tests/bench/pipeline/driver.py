@@ -19,8 +19,6 @@ from ipc_schema.frames import decode_reply, encode_request
 from ipc_schema.paths import mapi_endpoints
 from tests.bench.harness import BenchError, Case, Child, CpuMeter, Options, Round, alternate, kib, result
 
-__all__ = ["pipeline"]
-
 BENCH: Final = "pipeline"
 REFERENCE: Final = "bare pyzmq drain loops, three processes"
 JOURNALLED: Final = "bare pyzmq drain loops, three processes, the middle with SQLite"

@@ -17,8 +17,6 @@ from typing import Final
 from tests.bench.harness import percentile
 from tests.bench.lines import cpu_us, emit
 
-__all__ = ["ACK", "HEAD", "MAX_TOPIC", "MIN_SIZE", "Acks", "Tally", "hash_maker", "payload_maker"]
-
 HEAD: Final = Struct(">QQ")
 MIN_SIZE: Final = HEAD.size
 ACK: Final = Struct(">I")

@@ -15,8 +15,6 @@ from tests.bench.harness import BenchError, Case, Child, CpuMeter, Options, Roun
 from tests.bench.relay.pair import Fan, NodePair, start
 from tests.bench.relay.sides import OURS, Side, Unavailable, build_references, sink
 
-__all__ = ["relay"]
-
 BENCH: Final = "relay"
 SIZES: Final = {150: 25_000, 1024: 20_000, 14 * 1024: 8_000, 100 * 1024: 1_500}
 """Payload size → messages of a run."""

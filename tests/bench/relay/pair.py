@@ -9,8 +9,6 @@ from typing import Any, Final
 from tests.bench.harness import BenchError, Child, Round, percentile
 from tests.bench.relay.sides import Side
 
-__all__ = ["Fan", "NodePair", "start"]
-
 WINDOW_MESSAGES: Final = 1024
 WINDOW_BYTES: Final = 4 << 20
 SETTLE_SECONDS: Final = 1.5

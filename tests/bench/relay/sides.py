@@ -15,8 +15,6 @@ from typing import Final
 
 from tests.bench.harness import ROOT
 
-__all__ = ["OURS", "Side", "Unavailable", "build_references", "sink"]
-
 _BENCH: Final = Path(__file__).parents[1]
 _BUILT: Final = ROOT / "build" / "bench"
 BUILD_SECONDS: Final = 1800

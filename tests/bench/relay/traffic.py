@@ -17,8 +17,6 @@ from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.service import RelayService
 from tests.bench.lines import cpu_us, emit
 
-__all__ = ["MAX_MESSAGE", "TOPIC", "Publisher", "Receiver", "message_maker"]
-
 TOPIC: Final = "/waku/2/rs/42/0"
 CONTENT_TOPIC: Final = "/bench/1/relay/proto"
 TIMESTAMP_NS: Final = 1_700_000_000_000_000_000

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-__all__ = ["ACTIVE", "Member", "Plan", "make_plan"]
-
 ACTIVE = 600.0
 """Seconds in which apps send and things go wrong. Afterwards the network is lossy but whole."""
 

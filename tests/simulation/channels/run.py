@@ -37,8 +37,6 @@ from mapi_proc.channels.segmentation.split import SplitLimits
 from tests.simulation.channels.disk import Disk
 from tests.simulation.channels.plan import ACTIVE, Member, Plan, make_plan
 
-__all__ = ["Failure", "Simulation", "simulate"]
-
 _EPOCH = 1_700_000_000
 _LOST_AFTER = 12 * 3600.0
 _LIMIT = ACTIVE + 6 * _LOST_AFTER

@@ -14,8 +14,6 @@ from tests.simulation.relay.links import Frame, wire_size
 from tests.simulation.relay.network import INVALID, Network
 from tests.simulation.relay.node import SimulatedNode, topic_of
 
-__all__ = ["Censor", "Eclipser", "IwantFlooder", "Mute", "Spammer"]
-
 
 class Mute(SimulatedNode):
     """Is in meshes, and forwards and offers nothing."""

@@ -6,8 +6,6 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["EventQueue"]
-
 
 class EventQueue:
     """Callbacks by time, in seconds from the start of the simulation."""

@@ -12,8 +12,6 @@ from typing import Final, NamedTuple
 from kernel_proc.relay.cache import CachedMessage
 from tests.simulation.relay.events import EventQueue
 
-__all__ = ["Frame", "LinkModel", "Uplink", "wire_size"]
-
 SEGMENT: Final = 1448
 """Payload of a TCP segment on Ethernet with timestamps."""
 SEGMENT_OVERHEAD: Final = 52 + 52 / 2

@@ -15,8 +15,6 @@ from tests.simulation.relay.events import EventQueue
 from tests.simulation.relay.links import Frame, LinkModel
 from tests.simulation.relay.node import SimulatedNode, topic_of
 
-__all__ = ["Network", "Sent", "Settings"]
-
 INVALID: Final = b"\xff"
 """First byte of a message that no honest node takes."""
 LOOK_SECONDS: Final = 0.25

@@ -19,7 +19,6 @@ from tests.simulation.relay.links import Frame, Uplink, wire_size
 if TYPE_CHECKING:
     from tests.simulation.relay.network import Network
 
-__all__ = ["SimulatedNode", "topic_of"]
 
 PLAN_SECONDS: Final = 2.0
 """Seconds between two looks at the plan while it is short of peers (the kernel's manager acts at once)."""

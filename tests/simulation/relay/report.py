@@ -8,8 +8,6 @@ from typing import Any
 
 from tests.simulation.relay.network import Network
 
-__all__ = ["Report", "report"]
-
 
 @dataclass(frozen=True, slots=True)
 class Report:

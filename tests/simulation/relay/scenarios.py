@@ -11,8 +11,6 @@ from tests.simulation.relay.adversaries import Censor, Eclipser, IwantFlooder, M
 from tests.simulation.relay.links import LinkModel
 from tests.simulation.relay.network import NodeClass, Settings
 
-__all__ = ["SCENARIOS"]
-
 FLAT: Final = LinkModel(least=0.1, most=0.1)
 """The same 100 ms between any two nodes."""
 HOSTILE: Final[dict[str, NodeClass]] = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["from_json", "to_json"]
-
 _SAFE = 2**53 - 1
 
 

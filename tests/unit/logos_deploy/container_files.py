@@ -8,8 +8,6 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-__all__ = ["CONTAINER", "compose", "defaults", "instructions"]
-
 CONTAINER = Path(__file__).parents[3] / "deploy" / "container"
 
 

@@ -8,8 +8,6 @@ from ipc_schema.kernel.records import PeerRecord
 from mapi_proc.peers import FILTER, ServicePeers
 from mapi_proc.subscriptions.filter_plan import Action, Audit, FilterPlan, Leave, Subscribe, Unsubscribe
 
-__all__ = ["SHARDS", "Peer", "World"]
-
 SHARDS = 3
 
 
