@@ -40,6 +40,8 @@ from mapi_proc.send.service import pending_reply
 from mapi_proc.service import MapiService
 from mapi_proc.subscriptions import AutoSubscribe
 
+__all__ = ["MessagingApi"]
+
 log = logging.getLogger(__name__)
 
 _RESTART_S: Final = 1.0

@@ -88,11 +88,11 @@ class StatusNotifier:
         Called when it connects: the first status is an event in its place in the stream, as the changes are.
         """
         connection = self.health.connection()
-        if app.told != connection.status:
-            app.told = str(connection.status)
-            fields = pack_fields(app.told, connection.reason)
+        if app.notified_status != connection.status:
+            app.notified_status = str(connection.status)
+            fields = pack_fields(app.notified_status, connection.reason)
             kind = AppEventKind.CONNECTION_STATUS_CHANGE
-            app.told_seq = self._append(app.stream, kind, self._now_ns(), fields)
+            app.notified_seq = self._append(app.stream, kind, self._now_ns(), fields)
 
     def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> int:
         return stream.append(kind, now, fields, b"", self._turn.batch)

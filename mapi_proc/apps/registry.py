@@ -35,9 +35,9 @@ class App:
     away_since: float = 0.0
     """Of an app without a connection, on the running clock: since then it could have come."""
     connection: AppConnection | None = None
-    told: str = ""
+    notified_status: str = ""
     """The connection status of the last event about it in this process's life; empty: none yet."""
-    told_seq: int = 0
+    notified_seq: int = 0
     """The seq of that event."""
 
     @property
@@ -48,7 +48,7 @@ class App:
     def has_unread(self) -> bool:
         """True if something waits for the app besides the last event about the connection status."""
         stream = self.stream
-        return stream.acked < stream.last_seq - (stream.last_seq == self.told_seq)
+        return stream.acked < stream.last_seq - (stream.last_seq == self.notified_seq)
 
 
 class AppRegistry:

@@ -383,10 +383,10 @@ class ChannelCore:
 
     # --- restart --------------------------------------------------------------------------------------------
 
-    def restore(self, stored: StoredChannel, now: float, now_ns: int, *, tell_again: bool = False) -> None:
+    def restore(self, stored: StoredChannel, now: float, now_ns: int, *, notify_again: bool = False) -> None:
         """Go on with what was stored. Messages that cannot be read (another key) are left aside.
 
-        `tell_again`: give the app also those segments to open that its stream should have."""
+        `notify_again`: give the app also those segments to open that its stream should have."""
         ordered = sorted(stored.messages, key=lambda row: (row.order, row.message_id))
         for request in stored.requests:
             self.requests.restore(request, now)
@@ -396,16 +396,16 @@ class ChannelCore:
         self.sds.restore(stored.meta, settled, list(self.requests.segments()), now)
         for row in ordered:
             if row.state in (SdsState.HELD, SdsState.OPENED):
-                self._hold_again(row, now, tell=tell_again or row.state is SdsState.OPENED)
+                self._hold_again(row, now, notify=notify_again or row.state is SdsState.OPENED)
             elif row.state is SdsState.WAITING:
                 self.receive(row.raw or b"", row.hint, now, now_ns)
 
-    def _hold_again(self, row: SdsStoredMessage, now: float, *, tell: bool) -> None:
+    def _hold_again(self, row: SdsStoredMessage, now: float, *, notify: bool) -> None:
         try:
             opened = open_message(row.raw or b"", self.channel_id, self.cipher)
         except (NotOursError, CipherError):
             return
         if self.settings.hooks:
-            self._give_to_open(opened.message, now, asked_again=tell)
+            self._give_to_open(opened.message, now, asked_again=notify)
         else:
             self._deliver(Deliver(opened.message, opened.body), now)

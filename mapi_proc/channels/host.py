@@ -40,7 +40,7 @@ class Departures(Protocol):
 
 
 class ChannelHost:
-    """One open channel. `tell(event, batch)` appends an event to the app's stream; `batch()` is the turn's,
+    """One open channel. `notify(event, batch)` appends an event to the app's stream; `batch()` is the turn's,
     None for an ephemeral app, of which nothing is stored."""
 
     def __init__(
@@ -48,7 +48,7 @@ class ChannelHost:
         record: ChannelRecord,
         core: ChannelCore,
         *,
-        tell: Callable[[ChannelOutput, Batch | None], None],
+        notify: Callable[[ChannelOutput, Batch | None], None],
         batch: Callable[[], Batch | None],
         departures: Departures,
         times: HostTimes,
@@ -59,15 +59,15 @@ class ChannelHost:
         self.due: float | None = None
         self.closed = False
         """True: nothing is received or stored any more, and late reports about sends are ignored."""
-        self._tell = tell
+        self._notify = notify
         self._batch = batch
         self._departures = departures
         self._times = times
         self._figures = figures
 
-    def restore(self, stored: StoredChannel, *, tell_again: bool = False) -> None:
+    def restore(self, stored: StoredChannel, *, notify_again: bool = False) -> None:
         """Restore the stored state. See `ChannelCore.restore`."""
-        self.core.restore(stored, self._times.running(), self._times.now_ns(), tell_again=tell_again)
+        self.core.restore(stored, self._times.running(), self._times.now_ns(), notify_again=notify_again)
         self._settle()
 
     def send(self, request_id: bytes, payload: bytes, ephemeral: bool) -> bool:
@@ -136,5 +136,5 @@ class ChannelHost:
                 case ReceiveRefused():
                     pass
                 case _:
-                    self._tell(output, batch)
+                    self._notify(output, batch)
         self.due = self.core.next_time()

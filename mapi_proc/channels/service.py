@@ -276,7 +276,7 @@ class ChannelService:
             try:
                 (row,) = [one for one in await database.load_channels() if one.channel == record.channel]
                 contents = await database.load_channel(record.channel)
-                channel.host.restore(stored_channel(row, contents), tell_again=True)
+                channel.host.restore(stored_channel(row, contents), notify_again=True)
             except DamagedError as error:
                 raise IpcError(
                     ErrorCode.INTERNAL, f"the channel's stored state is damaged: {error}"
@@ -294,7 +294,7 @@ class ChannelService:
         record, turn, durable = channel.record, self._base.turn, channel.app.durable
         stream, now_ns = channel.app.stream, self._base.clocks.now_ns
 
-        def tell(output: ChannelOutput, batch: Batch | None) -> None:
+        def notify(output: ChannelOutput, batch: Batch | None) -> None:
             kind, fields, payload = app_event(record.name, output)
             stream.append(kind, now_ns(), fields, payload, batch)
 
@@ -308,7 +308,7 @@ class ChannelService:
         channel.host = ChannelHost(
             record,
             core,
-            tell=tell,
+            notify=notify,
             batch=(lambda: turn.batch) if durable else (lambda: None),
             departures=self._departures,
             times=self._times,

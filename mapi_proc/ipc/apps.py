@@ -234,7 +234,7 @@ class AppServer:
         # Of a new send: answered without a task, since there are many.
         answered: asyncio.Future[Answer] = self._loop.create_future()
 
-        def tell(done: asyncio.Future[bool]) -> None:
+        def settle(done: asyncio.Future[bool]) -> None:
             if answered.done():
                 return
             error = done.exception()
@@ -243,7 +243,7 @@ class AppServer:
             else:
                 answered.set_result(reply(done.result()))
 
-        accepted.add_done_callback(tell)
+        accepted.add_done_callback(settle)
         return answered
 
     async def _ack(self, call: Call) -> Answer:

@@ -40,10 +40,10 @@ class Side:
     core: ChannelCore
 
     @classmethod
-    def start(cls, name: str, disk: Disk | None = None, *, tell_again: bool = False) -> Side:
+    def start(cls, name: str, disk: Disk | None = None, *, notify_again: bool = False) -> Side:
         core = ChannelCore("channel", name, ChannelSettings(split=SPLIT, hooks=True), Random(name))
         one = cls(name, disk or Disk(), [], core)
-        core.restore(one.disk.load(), 0.0, WALL * 10**9, tell_again=tell_again)
+        core.restore(one.disk.load(), 0.0, WALL * 10**9, notify_again=notify_again)
         one.take()
         return one
 
@@ -149,13 +149,13 @@ def test_a_restart_asks_again_for_what_was_opened_and_not_for_what_is_on_the_str
     assert Side.start("bob", again.disk).stream == []
 
 
-@pytest.mark.parametrize("tell_again", [False, True])
-def test_a_later_payload_does_not_overtake_what_a_restart_asks_for_again(tell_again: bool) -> None:
+@pytest.mark.parametrize("notify_again", [False, True])
+def test_a_later_payload_does_not_overtake_what_a_restart_asks_for_again(notify_again: bool) -> None:
     alice, bob = Side.start("alice"), Side.start("bob")
     bob.receive(*alice.send(), *alice.send(b"later", b"l"))
     opened, *on_stream = bob.sealed()
     bob.open(opened)
-    again = Side.start("bob", bob.disk, tell_again=tell_again)
+    again = Side.start("bob", bob.disk, notify_again=notify_again)
     assert again.sealed()[0] == opened  # told by a new event, behind those on the stream
     again.open(*on_stream)
     assert again.payloads() == []
@@ -193,7 +193,7 @@ def test_what_waits_for_its_turn_goes_on_when_the_app_cannot_open_what_is_before
 def test_a_channel_that_is_opened_again_tells_all_of_them() -> None:
     alice, bob = Side.start("alice"), Side.start("bob")
     bob.receive(*alice.send())
-    assert Side.start("bob", bob.disk, tell_again=True).sealed() == bob.sealed()
+    assert Side.start("bob", bob.disk, notify_again=True).sealed() == bob.sealed()
 
 
 def test_what_the_app_never_opens_is_bounded() -> None:

@@ -64,7 +64,7 @@ class World:
         self.host = ChannelHost(
             RECORD,
             ChannelCore("channel", sender, settings, Random(sender)),
-            tell=lambda event, _: self.events.append(event),
+            notify=lambda event, _: self.events.append(event),
             batch=lambda: self.turn.batch,
             departures=self.departures,
             times=HostTimes(lambda: self.now, self.wall, self.wall),

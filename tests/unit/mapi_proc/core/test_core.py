@@ -352,7 +352,7 @@ async def test_the_first_event_is_the_connection_status(tmp_path: Path) -> None:
         app, again = await connected(core, "alice")
         assert app.stream.last_seq == 1, "it is still so"
         core.detach(app, again)
-        app.told = "Connected"
+        app.notified_status = "Connected"
         app, third = await connected(core, "alice")
         async with asyncio.timeout(5):
             while not told(third):
