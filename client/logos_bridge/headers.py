@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
-from ipc_schema.message import WakuMessage, format_hash
-from logos_client.kernel_events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF
+from ipc_schema.message import WakuMessage
+from logos_client.kernel_events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF, KernelMessage
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
@@ -35,10 +35,9 @@ def unquoted(text: str) -> str:
     return unquote(text)
 
 
-def message_headers(message_hash: bytes, message: WakuMessage, source: str) -> dict[str, str]:
-    """Return the headers of a message of the network. What is usual is left out: version 0, no meta, not
-    ephemeral."""
-    digest = format_hash(message_hash)
+def message_headers(digest: str, message: WakuMessage | KernelMessage, source: str) -> dict[str, str]:
+    """Return the headers of a message of the network, whose hash is `digest` in hex. What is usual is left
+    out: version 0, no meta, not ephemeral."""
     headers = {
         MESSAGE_ID: digest,
         "Logos-Message-Hash": digest,

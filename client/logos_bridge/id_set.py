@@ -25,6 +25,8 @@ class IdSet:
         return self._count
 
     def __contains__(self, message_id: str) -> bool:
+        if not self._count:
+            return False
         found = self._database.execute("SELECT 1 FROM ids WHERE id = ?", (message_id,))
         return found.fetchone() is not None
 

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from ipc_schema.config.bridge import NatsConfig
+from logos_bridge.ack_inbox import AckInbox
 from logos_bridge.congestion import CongestionWindow, backoff
 from logos_bridge.headers import EXPECTED_SEQUENCE, MESSAGE_ID
 from logos_bridge.layout import Layout
@@ -35,7 +36,6 @@ _OPERATIONS: Final = 512
 _PAGE: Final = 500
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Server's error code: the message expects another last sequence of its subject."""
-_MAX_PENDING: Final = 8_192
 _FAILURES: Final = (nats.errors.Error, TimeoutError, OSError)
 """What a server that is away, electing or overloaded causes: worth another try."""
 
@@ -72,7 +72,9 @@ class JetStreamLink:
         self._config = config
         self._client = Client()
         self._js: JetStreamContext | None = None
+        self._acks: AckInbox | None = None
         self._up = asyncio.Event()
+        self._lost = asyncio.Event()
         self._opened = False
         self.congestion = CongestionWindow(_OPERATIONS)
 
@@ -89,7 +91,9 @@ class JetStreamLink:
                     disconnected_cb=self._on_disconnect,
                     reconnected_cb=self._on_reconnect,
                 )
-                self._js = self._client.jetstream(timeout=_TIMEOUT, publish_async_max_pending=_MAX_PENDING)
+                self._js = self._client.jetstream(timeout=_TIMEOUT)
+                self._acks = AckInbox(self._client)
+                await self._acks.open()
                 await self._ensure_all()
             except _FAILURES as error:
                 # Also what the server refuses: a cluster that starts has no room for replicas yet.
@@ -121,6 +125,7 @@ class JetStreamLink:
 
     async def _on_disconnect(self) -> None:
         self._up.clear()
+        self._lost.set()
 
     async def _on_reconnect(self) -> None:
         self._up.set()
@@ -140,6 +145,15 @@ class JetStreamLink:
         """Wait for a connected server."""
         await self._up.wait()
 
+    async def lost(self, seconds: float) -> bool:
+        """Return whether the connection was lost since the last call, or is within so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        lost = self._lost.is_set()
+        self._lost.clear()
+        return lost
+
     @property
     def closed(self) -> bool:
         """Whether the library has given the connection up: it does when a server sends an error."""
@@ -155,6 +169,12 @@ class JetStreamLink:
         """The library's context. Call after `open`."""
         assert self._js is not None, "open first"
         return self._js
+
+    @property
+    def acks(self) -> AckInbox:
+        """Publishes messages without waiting for each. Call after `open`."""
+        assert self._acks is not None, "open first"
+        return self._acks
 
     # -- streams ---------------------------------------------------------------------------------------------
 

@@ -29,11 +29,12 @@ class LabelClock:
         self._shift = clock.shift
 
     def __call__(self) -> int:
-        step = self._shift - self._clock.shift
+        shift = self._clock.shift  # read once, for it takes two clocks: this is called for each message
+        step = self._shift - shift
         if abs(step) > _STEP_NS:
-            self._shift -= step
+            self._shift = shift
             self._stepped(step)
-        return self._clock.label(self._clock())
+        return self._clock() - shift
 
     def stamp(self) -> Stamp:
         """Return what to keep with labels, for `since`. Call it before the labels are taken."""

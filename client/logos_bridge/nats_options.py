@@ -10,7 +10,7 @@ from typing import Any, Final
 from ipc_schema.config.bridge import NatsConfig
 from logos_process.exits import ExitCode, StartError
 
-RECONNECT_SECONDS: Final = 0.5
+_RECONNECT_SECONDS: Final = 0.2
 _PING_SECONDS: Final = 5
 
 
@@ -20,7 +20,7 @@ def connect_options(config: NatsConfig) -> dict[str, Any]:
         "servers": list(config.urls),
         "name": "logos-bridge",
         "max_reconnect_attempts": -1,
-        "reconnect_time_wait": RECONNECT_SECONDS,
+        "reconnect_time_wait": _RECONNECT_SECONDS,
         "connect_timeout": 3,
         "ping_interval": _PING_SECONDS,
         "max_outstanding_pings": 2,

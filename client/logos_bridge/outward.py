@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from ipc_schema.config.bridge import BridgeConfig
-from ipc_schema.message import WakuMessage, format_hash
+from ipc_schema.message import format_hash
 from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
 from ipc_schema.streams.coverage import holes
@@ -204,19 +204,11 @@ class Outward:
             return
         if stream.guard.reading_needed(time_ns, now, self._loop.time()) is not None:
             await self._fill.read_ids(stream, time_ns)
-        if stream.guard.known(format_hash(event.message_hash)):
+        digest = format_hash(event.message_hash)
+        if stream.guard.known(digest):
             self._figures.count("bridge_out_messages", "result", "known")
             stream.passed(event.epoch, event.seq, time_ns)
             return
-        message = WakuMessage(
-            event.payload,
-            event.content_topic,
-            event.version,
-            event.timestamp,
-            event.meta,
-            event.proof,
-            event.ephemeral,
-        )
         await stream.publish(
             Publication(
                 event.epoch,
@@ -224,7 +216,7 @@ class Outward:
                 time_ns,
                 f"{stream.subject}.{encode_topic(event.content_topic)}",
                 event.payload,
-                message_headers(event.message_hash, message, source_name(event.source)),
+                message_headers(digest, event, source_name(event.source)),
             )
         )
 
@@ -250,13 +242,10 @@ class Outward:
 
     async def _attend(self) -> None:
         """Notice what gets no answer, and tell how far behind JetStream is."""
-        counters = self._link.counters
-        seen = counters.reconnects
         while True:
-            await asyncio.sleep(_SAVE_SECONDS)
-            reconnected, seen = counters.reconnects != seen, counters.reconnects
+            lost = await self._link.lost(_SAVE_SECONDS)
             for stream in self.streams.values():
-                stream.expire(reconnected=reconnected)
+                stream.expire(lost=lost)
             self._tell()
 
     async def _save(self, stream: ShardStream) -> None:

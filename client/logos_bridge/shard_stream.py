@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import nats.errors
-from nats.js import api
 
 from logos_bridge.congestion import CongestionWindow, backoff
 from logos_bridge.duplicates import DuplicateGuard
@@ -31,10 +30,12 @@ class Publication:
     subject: str = ""
     payload: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    answer: asyncio.Future[api.PubAck] | None = None
+    awaited: str = ""
+    """Ticket of the answer that it waits for."""
     sending: bool = False
     sent_at: float = 0.0
-    ticket: int = 0
+    place: int = 0
+    """Ticket of its place in the congestion window."""
 
 
 class ShardStream:
@@ -47,7 +48,9 @@ class ShardStream:
         self.subject = subject
         """What precedes the content topic."""
         self.guard = DuplicateGuard(window)
-        self.position = OutPosition(epoch=b"", seq=0, time_ns=0)
+        self._position = OutPosition(epoch=b"", seq=0, time_ns=0)
+        self._newest: Publication | None = None
+        """The last one that the position is to move over: once for many of them."""
         self.saved: OutPosition | None = None
         self.revision = 0
         self.read_ns = 0
@@ -59,11 +62,26 @@ class ShardStream:
         self._window: PublishWindow[Publication] = PublishWindow(_COUNT, size)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
-        self._congestion = CongestionWindow(_COUNT)
+        self.congestion = CongestionWindow(_COUNT)
         self._lost = asyncio.Event()
         """Set when something has to be published again."""
         self._repeating = False
         """Whether something is, which nothing new may pass: that would only be further load."""
+
+    @property
+    def position(self) -> OutPosition:
+        """Up to where everything is stored."""
+        if (newest := self._newest) is not None:
+            self._newest = None
+            self._position = replace(
+                self._position, epoch=newest.epoch, seq=newest.seq, time_ns=newest.time_ns
+            )
+        return self._position
+
+    @position.setter
+    def position(self, position: OutPosition) -> None:
+        self._newest = None
+        self._position = position
 
     @property
     def idle(self) -> bool:
@@ -87,14 +105,14 @@ class ShardStream:
         """Note an event that needs no publishing."""
         self._stored(self._window.add(Publication(epoch, seq, time_ns), 0))
 
-    def expire(self, *, reconnected: bool) -> None:
-        """Give up what has no answer for too long, or none since another connection. Call it every second."""
+    def expire(self, *, lost: bool) -> None:
+        """Give up what has no answer for too long, or `lost` it with its connection. Call it every second."""
         now = self._loop.time()
         for slot in self._window.unstored():
             message: Publication = slot.item
-            if message.answer is not None and (reconnected or now - message.sent_at >= _ANSWER_SECONDS):
-                message.answer.cancel()
-                self._unanswered(message)
+            waits = message.awaited and not message.sending
+            if waits and (lost or now - message.sent_at >= _ANSWER_SECONDS):
+                self._give_up(message)
 
     async def run(self) -> None:
         """Publish again what was not stored, oldest first, until cancelled."""
@@ -107,7 +125,7 @@ class ShardStream:
             self._lost.clear()
             for slot in self._window.unstored():
                 message: Publication = slot.item
-                if message.answer is None and not message.sending:
+                if not message.awaited and not message.sending:
                     self._link.counters.retries += 1
                     await self._send(slot)
                     if self._lost.is_set():
@@ -120,60 +138,52 @@ class ShardStream:
         message: Publication = slot.item
         message.sending = True
         try:
-            message.ticket = await self._congestion.enter()
+            message.place = await self.congestion.enter()
             message.sent_at = self._loop.time()
             if not self._link.connected:  # what the library would buffer meanwhile has another bound
                 self._unanswered(message)
                 return
+            acks = self._link.acks
+            message.awaited = ticket = acks.expect(partial(self._answered, slot))
             try:
-                message.answer = await self._link.js.publish_async(
-                    message.subject, message.payload, headers=message.headers
-                )
+                await acks.publish(ticket, message.subject, message.payload, message.headers)
             except (nats.errors.Error, OSError) as error:
-                self._failed(error)
-                self._unanswered(message)
-            else:
-                message.answer.add_done_callback(self._answered(slot, message.answer))
+                self._failed(f"{type(error).__name__}: {error}")
+                if message.awaited:
+                    self._give_up(message)
         finally:
             message.sending = False
+            if not message.awaited and not slot.done:  # refused meanwhile, when it could not be repeated
+                self._lost.set()
 
-    def _answered(
-        self, slot: Any, answer: asyncio.Future[api.PubAck]
-    ) -> Callable[[asyncio.Future[api.PubAck]], None]:
-        def done(_: asyncio.Future[api.PubAck]) -> None:
-            message: Publication = slot.item
-            if message.answer is not answer:
-                return  # given up meanwhile
-            error = answer.exception()
-            if error is not None:
-                self._failed(error)
-                self._unanswered(message)
-                return
-            self._congestion.leave(message.ticket, answered=True)
-            duplicate = answer.result().duplicate
-            self._figures.count("bridge_out_messages", "result", "duplicate" if duplicate else "stored")
-            self._stored(slot)
+    def _answered(self, slot: Any, refusal: str, known: bool) -> None:
+        message: Publication = slot.item
+        if refusal:
+            self._failed(refusal)
+            self._unanswered(message)
+            return
+        message.awaited = ""
+        self.congestion.leave(message.place, answered=True)
+        self._figures.count("bridge_out_messages", "result", "duplicate" if known else "stored")
+        self._stored(slot)
 
-        return done
+    def _give_up(self, message: Publication) -> None:
+        self._link.acks.forget(message.awaited)
+        self._unanswered(message)
 
     def _unanswered(self, message: Publication) -> None:
-        message.answer = None
-        self._congestion.leave(message.ticket, answered=False)
+        message.awaited = ""
+        self.congestion.leave(message.place, answered=False)
         self._repeating = True
         self._lost.set()
 
-    def _failed(self, error: BaseException) -> None:
-        self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
+    def _failed(self, reason: str) -> None:
+        self._figures.told["natsError"] = reason
 
     def _stored(self, slot: Any) -> None:
         last = self._window.stored(slot)
         if last is not None:
-            self.position = replace(
-                self.position,
-                epoch=last.epoch,
-                seq=last.seq,
-                time_ns=last.time_ns,
-            )
+            self._newest = last
             self._room.set()
 
     def clock_stepped(self, by: int) -> None:

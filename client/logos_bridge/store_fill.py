@@ -170,7 +170,7 @@ class StoreFill:
                     if self._topics and message.content_topic not in self._topics:
                         continue
                     subject = f"{stream.subject}.{encode_topic(message.content_topic)}"
-                    headers = message_headers(digest, message, STORE)
+                    headers = message_headers(format_hash(digest), message, STORE)
                     group.create_task(self._link.store(subject, message.payload, headers))
             self._figures.count("bridge_out_messages", "result", "from_store", by=len(page.hashes))
 

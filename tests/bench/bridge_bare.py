@@ -14,7 +14,7 @@ import time
 
 import nats
 
-from ipc_schema.message import WakuMessage
+from ipc_schema.message import WakuMessage, format_hash
 from logos_bridge.headers import message_headers
 from tests.bench.lines import cpu_us, emit
 from tests.bench.pipeline.wire import hash_maker, payload_maker
@@ -44,7 +44,7 @@ async def main(url: str) -> None:
             full = number << 32 | index
             payload = make(full)
             message = WakuMessage(payload, TOPIC, timestamp=time.time_ns())
-            headers = message_headers(make_hash(full), message, "relay")
+            headers = message_headers(format_hash(make_hash(full)), message, "relay")
             await js.publish_async(command["subject"], payload, headers=headers)
         await js.publish_async_completed()
         emit("published", start_ns=start, cpu_us=cpu_us() - cpu)

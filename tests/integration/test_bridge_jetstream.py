@@ -118,6 +118,58 @@ async def test_a_request_fails_when_its_consumer_is_deleted() -> None:
 
 
 @asyncio_test(60)
+async def test_each_message_has_the_answer_of_the_server() -> None:
+    """Stored, stored before, refused by the stream, and taken by none; many at once."""
+    with NatsServer() as server:
+        async with linked(server) as link:
+            await link.js.add_stream(
+                api.StreamConfig(name="s", subjects=["s.*"], max_msgs=100, discard=api.DiscardPolicy.NEW)
+            )
+            answers: dict[str, list[tuple[str, bool]]] = {}
+            everything = asyncio.Event()
+
+            async def publish(name: str, subject: str, message_id: str) -> None:
+                def answered(refusal: str, known: bool) -> None:
+                    answers.setdefault(name, []).append((refusal, known))
+                    if len(answers) == 103:
+                        everything.set()
+
+                ticket = link.acks.expect(answered)
+                await link.acks.publish(ticket, subject, b"x", {"Nats-Msg-Id": message_id})
+
+            given_up = link.acks.expect(lambda *_: pytest.fail("answered, though given up"))
+            link.acks.forget(given_up)
+            await link.acks.publish(given_up, "s.0", b"x", {"Nats-Msg-Id": "0"})
+            for number in range(1, 100):
+                await publish(f"{number}", f"s.{number}", f"{number}")
+            await publish("again", "s.7", "7")
+            await publish("given up and again", "s.0", "0")
+            await publish("too many", "s.100", "100")
+            await publish("elsewhere", "elsewhere", "1")
+            await everything.wait()
+            assert [answers.pop(f"{number}") for number in range(1, 100)] == [[("", False)]] * 99
+            assert answers == {
+                "again": [("", True)],
+                "given up and again": [("", True)],
+                "too many": [("maximum messages exceeded (10077)", False)],
+                "elsewhere": [("no stream takes the subject now", False)],
+            }
+
+
+@asyncio_test(60)
+async def test_a_lost_connection_is_told_once() -> None:
+    with NatsServer() as server:
+        async with linked(server) as link:
+            assert not await link.lost(0)
+            waiting = asyncio.create_task(link.lost(30))
+            server.kill()
+            assert await waiting
+            server.start()
+            await link.up()
+            assert not await link.lost(0)
+
+
+@asyncio_test(60)
 async def test_a_connection_that_the_server_refuses_from_now_on_is_noticed() -> None:
     """The library gives it up for good; the bridge then ends, and its supervisor starts it again."""
     with NatsServer() as server:
