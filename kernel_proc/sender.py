@@ -24,7 +24,6 @@ class PublishingRelay(Protocol):
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
     ) -> PublishResult | Awaitable[PublishResult]:
         """Publish an encoded message; see RelayService."""
-        ...
 
 
 class RelayOutcome(NamedTuple):

@@ -48,19 +48,15 @@ class TopicRelay(Protocol):
 
     def subscribe(self, topic: str) -> bool:
         """Subscribe to a topic."""
-        ...
 
     def unsubscribe(self, topic: str) -> bool:
         """Unsubscribe from a topic."""
-        ...
 
     def mesh_peers(self, topic: str) -> Sequence[str]:
         """Return the peer ids in the mesh."""
-        ...
 
     def topic_peers(self, topic: str) -> Sequence[str]:
         """Return the peer ids of all connected subscribers."""
-        ...
 
 
 class FilterView(Protocol):
@@ -69,15 +65,12 @@ class FilterView(Protocol):
     @property
     def in_use(self) -> bool:
         """Whether any peer pushes to us, or is about to."""
-        ...
 
     def strength(self, topic: str) -> int:
         """Return how many peers push what is wanted on a pubsub topic; 0 also if nothing is wanted."""
-        ...
 
     def leases_ended(self) -> None:
         """Handle that leases expired or were released."""
-        ...
 
 
 class _Joined:

@@ -28,7 +28,6 @@ class Worker(Protocol):
 
     def set_online(self, online: bool) -> None:
         """Set whether the kernel can be asked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

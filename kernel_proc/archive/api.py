@@ -198,11 +198,9 @@ class Archive(Protocol):
     @property
     def reason(self) -> str:
         """Why the state is STALLED, for the operator; empty otherwise. Never contains a password."""
-        ...
 
     def backlog(self) -> Backlog:
         """Return how far the database is behind."""
-        ...
 
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
         """Offer a valid message to the archive. Never block or raise.
@@ -211,38 +209,30 @@ class Archive(Protocol):
         is queued (a duplicate is ignored later), False if it is ephemeral, its timestamp is more than 20 s
         off, or the queue is full; refusals are counted by reason.
         """
-        ...
 
     async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
         """Take a message from another store, of any age: wait for room in the queue instead of dropping it.
 
         Return False, counted by reason, if it is ephemeral, its topic is too long, or the archive closes.
         """
-        ...
 
     def add_listener(self, stored: StoredMessages) -> None:
         """Call `stored` after each commit."""
-        ...
 
     def hold_writes(self, until: trio.Event) -> None:
         """Write nothing before `until`: what the archive had at start can then be read without a race."""
-        ...
 
     async def query(self, query: HistoryQuery) -> HistoryPage:
         """Read one page. Raise `CursorNotFound`, `ArchiveBusy` or `ArchiveUnavailable`."""
-        ...
 
     async def keys(self, query: KeyQuery) -> list[tuple[int, bytes]]:
         """Read keys in the query's direction. Raise `ArchiveBusy` or `ArchiveUnavailable`."""
-        ...
 
     async def spans(self) -> list[TopicSpan]:
         """Count the messages of each pubsub topic; may take seconds. Raise `ArchiveUnavailable`."""
-        ...
 
     async def flush(self) -> None:
         """Wait until everything offered so far is committed (or was rejected by the database)."""
-        ...
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the database, store offers, and apply the retention policy, until cancelled.
@@ -250,12 +240,9 @@ class Archive(Protocol):
         Never ends because of the database, and reports started whether or not the database responds. When
         cancelled, store what is queued, for at most two seconds; the rest goes to the spool.
         """
-        ...
 
     def counters(self) -> dict[str, int]:
         """Return monotonic counters by name; see `MessageArchive.counters`."""
-        ...
 
     def samples(self) -> Iterable[Sample]:
         """Yield samples for the metrics registry, under nwaku's names."""
-        ...

@@ -35,34 +35,27 @@ class ArchiveEngine(Protocol):
     @property
     def readers(self) -> int:
         """Maximum concurrent reader threads."""
-        ...
 
     def open(self) -> None:
         """Connect and bring the schema up to date. Raise `DatabaseFailed`."""
-        ...
 
     def close(self) -> None:
         """Release all resources. Never raise."""
-        ...
 
     def insert(self, rows: Sequence[ArchivedRow]) -> int:
         """Store rows in one transaction. Return how many were new.
 
         Raise `DatabaseFailed` or `RowsRefused`.
         """
-        ...
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
         """Return one page, within `timeout` seconds. Raise `CursorNotFound` or `DatabaseFailed`."""
-        ...
 
     def read_keys(self, query: KeyQuery, timeout: float) -> list[tuple[int, bytes]]:
         """Return keys in the query's direction, within `timeout` seconds. Raise `DatabaseFailed`."""
-        ...
 
     def spans(self) -> list[TopicSpan]:
         """Count the messages of each pubsub topic. Raise `DatabaseFailed`."""
-        ...
 
     def claim(self) -> bool:
         """Return whether this node is now the only one that looks after the database, until `release`.
@@ -70,11 +63,9 @@ class ArchiveEngine(Protocol):
 
         Without the claim, two nodes would each compute the excess and remove it twice.
         """
-        ...
 
     def release(self) -> None:
         """Give the claim up. Never raise."""
-        ...
 
     def prepare(self, now: int, keeps: float | None) -> None:
         """Prepare for the messages to come, and migrate what an older version left. May take long, but blocks
@@ -82,11 +73,9 @@ class ArchiveEngine(Protocol):
 
         `now`: ns since 1970; `keeps`: for how many seconds messages are kept, about; None: for ever.
         """
-        ...
 
     def totals(self) -> Totals:
         """Count the messages. May take long, but blocks no other work. Raise `DatabaseFailed`."""
-        ...
 
     def remove(self, excess: int | None, before: int | None) -> int:
         """Remove some of the oldest messages, in one short transaction: of the `excess`, or of those with an
@@ -96,9 +85,7 @@ class ArchiveEngine(Protocol):
         Where messages are removed by partitions, some stay longer than until `before`, and a few more than
         the excess may go.
         """
-        ...
 
     def replica_lag(self) -> float | None:
         """Return how many seconds the server that pages are read from is behind; None if it is the one that
         is written to. Raise `DatabaseFailed`."""
-        ...

@@ -36,7 +36,6 @@ class TxtResolver(Protocol):
 
     async def txt(self, name: str) -> list[str]:
         """Return the TXT records of a name, with the strings of each joined. Raise DnsFailure."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

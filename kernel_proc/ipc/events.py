@@ -48,7 +48,6 @@ class EventOutlet(Protocol):
 
     def publish(self, first: bytes, second: bytes, third: bytes) -> None:
         """Send three frames at once to all subscribers that can accept them."""
-        ...
 
 
 class _Stream:

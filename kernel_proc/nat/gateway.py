@@ -29,6 +29,5 @@ class NatGateway(Protocol):
     async def add(self, port: LocalPort, external: int, lease: int) -> tuple[int, float]:
         """Map a port, or renew its mapping. `external` is a wish. Return the external port and for how many
         seconds it is granted."""
-        ...
 
     async def remove(self, port: LocalPort, external: int) -> None: ...

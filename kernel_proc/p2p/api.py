@@ -109,29 +109,23 @@ class Stream(Protocol):
     def protocol(self) -> str: ...
     async def read(self, max_bytes: int = 65536) -> bytes:
         """Read at least one byte, as soon as any is available; b"" at EOF."""
-        ...
 
     async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
         """Pass all bytes to `take(buffer, start, stop)` as they arrive, in the task that reads the
         connection: it must not block. Return True once `take` has returned False, and False at EOF. Raise
         also what `take` raises."""
-        ...
 
     async def write(self, data: bytes) -> None:
         """Write all of `data`. Raise StreamClosed if the peer accepts nothing for the write timeout."""
-        ...
 
     def write_now(self, data: bytes) -> bool:
         """Write all of `data` in this call, or nothing (False). An error shows in the next read or write."""
-        ...
 
     async def close(self) -> None:
         """Close our side for writing. Never raise."""
-        ...
 
     async def reset(self) -> None:
         """Reset the stream at once. Never raise."""
-        ...
 
 
 StreamHandler = Callable[[Stream], Awaitable[None]]
@@ -144,7 +138,6 @@ class HostEvents(Protocol):
     def peer_identified(self, identity: PeerIdentity) -> None: ...
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """The last connection to this peer has ended."""
-        ...
 
 
 class Host(Protocol):
@@ -155,7 +148,6 @@ class Host(Protocol):
     @property
     def listen_addresses(self) -> Sequence[str]:
         """Return the bound multiaddrs with actual ports and /p2p/<peer id>."""
-        ...
 
     @property
     def agent(self) -> str: ...
@@ -167,7 +159,6 @@ class Host(Protocol):
         streams, its oldest silent stream is cancelled and reset; if there is none, the new one is reset (both
         counted).
         """
-        ...
 
     def remove_stream_handler(self, protocol: str) -> None: ...
     async def open_stream(
@@ -177,16 +168,13 @@ class Host(Protocol):
 
         Raise NotConnected, ProtocolNotSupported or StreamClosed.
         """
-        ...
 
     async def connect(self, address: str, *, deadline: float = 10.0) -> PeerIdText:
         """Dial a multiaddr, with or without /p2p/<id>; return at once if connected. Raise BadAddress or
         DialError."""
-        ...
 
     async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
         """Close all connections to the peer. No error if there are none."""
-        ...
 
     def connections(self) -> Sequence[PeerConnection]: ...
     def is_connected(self, peer_id: PeerIdText) -> bool: ...
@@ -194,4 +182,3 @@ class Host(Protocol):
     def counters(self) -> dict[str, int]:
         """Return monotonic counters: accepted, refused_ip, refused_total, handshake_failed,
         handler_errors, streams_refused, write_timeouts, frozen_evicted, ..."""
-        ...

@@ -23,31 +23,24 @@ class Carrier(Protocol):
     @property
     def peer_id(self) -> PeerIdText:
         """The remote peer."""
-        ...
 
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
         """Send as flow control permits. Raise StreamClosed."""
-        ...
 
     def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
         """Send all of it at once without waiting, or nothing (False)."""
-        ...
 
     def stream_consumed(self, stream: MuxedStream, count: int) -> None:
         """Handle that the application consumed `count` bytes: they may be credited."""
-        ...
 
     def stream_close(self, stream: MuxedStream) -> None:
         """Close our direction."""
-        ...
 
     def stream_reset(self, stream: MuxedStream, reason: str) -> None:
         """Reset both directions at once."""
-        ...
 
     def stream_linger(self, stream: MuxedStream) -> None:
         """Restart the linger timeout of a half-closed stream."""
-        ...
 
 
 class MuxedStream:

@@ -25,7 +25,6 @@ class Answered(Protocol):
     @property
     def peer_id(self) -> str:
         """The peer that answered."""
-        ...
 
 
 class ExchangeClient(Protocol):
@@ -35,7 +34,6 @@ class ExchangeClient(Protocol):
         self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
     ) -> Answered:
         """Request records from the named peer, or from any outside `exclude`. Raise AllFailed."""
-        ...
 
 
 class PeerAsking:

@@ -29,11 +29,9 @@ class MeshView(Protocol):
 
     def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
         """Return the pubsub topics whose mesh contains the peer."""
-        ...
 
     def score(self, peer_id: PeerIdText) -> float | None:
         """Return the peer's score, None if the relay does not know the peer."""
-        ...
 
 
 class _Entry:

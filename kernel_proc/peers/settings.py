@@ -16,23 +16,18 @@ class NodeView(Protocol):
 
     def wanted(self) -> PeerNeeds:
         """Return what the node needs now."""
-        ...
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
         """Return the shards that a connected peer reported in its metadata."""
-        ...
 
     def mesh(self) -> Set[PeerIdText]:
         """Return the peers in any of our meshes."""
-        ...
 
     def score_of(self, peer_id: PeerIdText) -> float:
         """Return a peer's relay score, 0 if it has none."""
-        ...
 
     def at_work(self) -> Set[PeerIdText]:
         """Return the peers with a request in progress, in either direction."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,11 +56,9 @@ class TopicPeers(Protocol):
 
     def topic_peers(self, topic: str) -> Sequence[str]:
         """Return the connected peers that are subscribed to a topic."""
-        ...
 
     def subscriptions(self) -> Sequence[str]:
         """Return the topics this node is subscribed to."""
-        ...
 
 
 class _Outcome(NamedTuple):

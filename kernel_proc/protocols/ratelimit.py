@@ -25,11 +25,9 @@ class ServiceRateLimiter(Protocol):
     @property
     def limit(self) -> RateLimit | None:
         """The configured limit; None: unlimited."""
-        ...
 
     def allow(self, peer_id: str, now: float) -> bool:
         """Return whether to serve the request, and count it if so."""
-        ...
 
 
 def _ratio(period: float) -> int:

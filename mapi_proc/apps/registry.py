@@ -14,11 +14,9 @@ class AppConnection(Protocol):
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
         """Send one event. Return False if the connection cannot take it now."""
-        ...
 
     def taken_over(self, header: bytes, /) -> None:
         """Notify the client that another connection has claimed its name, and drop this one."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

@@ -38,11 +38,9 @@ class EventSink(Protocol):
 
     def kernel_health(self, health: NodeHealth) -> None:
         """Take the kernel's health report."""
-        ...
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
         """Take the next message in order; its tracker has advanced to it."""
-        ...
 
 
 class EventSocket:

@@ -53,19 +53,15 @@ class LinkListener(EventSink, Protocol):
 
     def kernel_up(self, hello: KernelHello) -> None:
         """The kernel accepted our hello. Raise IpcError to refuse it (a contradicting network)."""
-        ...
 
     def kernel_down(self, reason: str) -> None:
         """The kernel does not answer."""
-        ...
 
     def missed(self, shard: int, missed: Missed) -> None:
         """Messages from this time span may be missing."""
-        ...
 
     def position(self, shard: int, position: StreamPlace) -> None:
         """The position moved without a message (a new stream, a renewed lease): store it."""
-        ...
 
 
 class KernelLink:

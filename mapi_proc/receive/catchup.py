@@ -65,7 +65,6 @@ class CatchUpStores(FetchedHistory, Protocol):
 
     async def away(self, shard: int, now_s: float) -> bool:
         """Return whether a store that was connected of late is not connected now."""
-        ...
 
 
 class CatchUpPolicy(Protocol):
@@ -74,11 +73,9 @@ class CatchUpPolicy(Protocol):
     @property
     def period(self) -> float | None:
         """Seconds between periodic rounds; None for no such rounds."""
-        ...
 
     def wants(self, shard: int, missed: Missed) -> bool:
         """Return whether to recover this gap."""
-        ...
 
 
 class OnGap:

@@ -33,26 +33,21 @@ class Store(Protocol):
     @property
     def name(self) -> str:
         """Return what identifies this store, even after a reconnect."""
-        ...
 
     @property
     def connected(self) -> float:
         """Return for how many seconds it has been connected without a break."""
-        ...
 
     async def hashes(
         self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
     ) -> list[bytes] | None:
         """Return the hashes of all messages of these content topics in that time span."""
-        ...
 
     async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
         """Return those of these messages (at most `HASHES_A_QUERY`) that it has."""
-        ...
 
     async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
         """Count the shard's messages in that time span, whatever their topic; stop at `most`."""
-        ...
 
 
 class FetchedHistory(Protocol):
@@ -60,7 +55,6 @@ class FetchedHistory(Protocol):
 
     def stores(self, shard: int) -> Sequence[Store]:
         """Return the stores to query about a shard now: a bounded number, best first."""
-        ...
 
 
 def chunked(topics: Iterable[str]) -> list[list[str]]:

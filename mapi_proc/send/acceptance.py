@@ -66,15 +66,12 @@ class SendIntake(Protocol):
     def plan(self, entry: OutboxEntry, shard: int) -> FirstAttempt | None:
         """Return the first attempt if it can be made as soon as the entry is on disk. Both are then stored at
         once, which saves a commit and the wait for it. None: it is recorded when its turn comes."""
-        ...
 
     def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
         """It is on disk. Its room stays reserved."""
-        ...
 
     def abandoned(self, attempt: FirstAttempt | None) -> None:
         """It is not stored, so what was planned is not made."""
-        ...
 
 
 class _Coming(NamedTuple):

@@ -35,7 +35,6 @@ class Presence(Protocol):
 
     async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
         """Return which of at most `BATCH` messages a store has."""
-        ...
 
 
 _OFFLINE: Final = NoStore("the kernel is away")

@@ -27,23 +27,18 @@ class SendRecord(Protocol):
 
     async def attempting(self, task: SendTask) -> None:
         """On the first attempt: fix timestamp and message hash, and return when they are on disk."""
-        ...
 
     def changed(self, task: SendTask) -> None:
         """Write the state of an unfinished send, and how much of its window is used (`task.kept`)."""
-        ...
 
     def queued(self, task: SendTask) -> None:
         """Notify that the rate limit holds it back."""
-        ...
 
     def propagated(self, task: SendTask) -> None:
         """Write and notify that it has propagated, for the first time."""
-        ...
 
     def finished(self, task: SendTask) -> None:
         """Write and notify the final state."""
-        ...
 
 
 class SendLedger:

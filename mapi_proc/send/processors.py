@@ -40,7 +40,6 @@ class Processor(Protocol):
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:
         """Try once; never raises for kernel or network failures."""
-        ...
 
 
 async def run_chain(chain: Sequence[Processor], task: SendTask, force: bool) -> Outcome:

@@ -18,15 +18,12 @@ class AutoSubscribe(Protocol):
 
         `subscribed`: it already is.
         """
-        ...
 
     def unsubscribed(self, app: str, content_topic: str) -> None:
         """Record that the app itself unsubscribed: its next send may not subscribe it again."""
-        ...
 
     def forget(self, app: str) -> None:
         """Drop the app."""
-        ...
 
 
 class SubscribeOnFirstSend:

@@ -52,27 +52,21 @@ class Member(Protocol):
 
     async def open(self) -> None:
         """Connect to its running processes."""
-        ...
 
     async def close(self) -> None:
         """Disconnect."""
-        ...
 
     async def healthy(self) -> bool:
         """Whether it has all the peers that it wants; False when it does not answer."""
-        ...
 
     async def listen(self) -> None:
         """Take what comes until cancelled."""
-        ...
 
     async def send(self, number: int) -> None:
         """Send the message of this number."""
-        ...
 
     def watched(self) -> list[Watched]:
         """Its processes, to be looked at."""
-        ...
 
 
 class KernelMember:

@@ -38,11 +38,9 @@ class Upward(Protocol):
 
     def known_record(self, node_id: bytes) -> Enr | None:
         """Return the newest record known of a node."""
-        ...
 
     def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
         """Handle a message of the node of `record`, which has authenticated at this endpoint."""
-        ...
 
 
 class OutgoingPacket:

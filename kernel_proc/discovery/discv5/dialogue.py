@@ -52,35 +52,27 @@ class Listener(Protocol):
 
     def known_record(self, node_id: bytes) -> Enr | None:
         """Return the newest record known of a node."""
-        ...
 
     def shareable(self, contact: NodeContact, distances: Sequence[int]) -> Iterable[Enr]:
         """Return records at these distances from us that may be shared with this node."""
-        ...
 
     def node_contacted_us(self, contact: NodeContact, record: Enr) -> None:
         """The node of `record` sent a request from this endpoint."""
-        ...
 
     def node_answered(self, contact: NodeContact) -> None:
         """The node answered a request."""
-        ...
 
     def node_failed(self, contact: NodeContact) -> None:
         """The node did not answer a request, although other nodes did."""
-        ...
 
     def node_misbehaved(self, contact: NodeContact) -> None:
         """The node did something that no honest node does."""
-        ...
 
     def node_has_record(self, contact: NodeContact, seq: int) -> None:
         """The node reported the sequence number of its record."""
-        ...
 
     def node_sees_us(self, contact: NodeContact, endpoint: UdpEndpoint) -> None:
         """The node reported the endpoint at which it sees us."""
-        ...
 
 
 class _Pending:

@@ -30,11 +30,9 @@ class KeyView(Protocol):
 
     def summary(self, low: SyncKey, high: SyncKey) -> RangeSummary:
         """Return the number of keys and their fingerprint."""
-        ...
 
     def keys(self, low: SyncKey, high: SyncKey) -> list[SyncKey]:
         """Return the keys in order."""
-        ...
 
 
 def _fold(packed: bytes | bytearray | memoryview) -> int:
