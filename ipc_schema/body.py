@@ -28,7 +28,6 @@ from dataclasses import MISSING, dataclass, fields
 from typing import (
     Annotated,
     Any,
-    ClassVar,
     Final,
     NamedTuple,
     Self,
@@ -105,10 +104,9 @@ _Writer = Callable[[Any], Any]
 
 
 class Body:
-    """Base of declared bodies. `WHERE` names the place in errors (default: the class name)."""
+    """Base of declared bodies."""
 
     __slots__ = ()
-    WHERE: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -123,15 +121,13 @@ class Body:
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
     @classmethod
-    def from_body(cls, body: Mapping[str, object], where: str | None = None) -> Self:
-        """Validate a decoded map. Raises `IpcError` (`bad_request`) that names the place.
-
-        `where` overrides `WHERE`: one class may serve several methods.
-        """
+    def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
+        """Validate a decoded map. Raises `IpcError` (`bad_request`), which names `where` it stands: the
+        method of a request, by default the class."""
         try:
             return cls(**_read_values(cls, body))
         except FieldError as error:
-            raise error.to_ipc(where or cls.WHERE or cls.__name__) from None
+            raise error.to_ipc(where or cls.__name__) from None
 
     def to_body(self) -> dict[str, object]:
         """Return the map of msgpack values, without fields that are None."""

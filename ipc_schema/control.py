@@ -30,8 +30,6 @@ METRICS: Final = "metrics"
 class HealthRequest(Body):
     """`detail`: what the process consists of, too (the kernel has it)."""
 
-    WHERE = HEALTH
-
     detail: bool = False
 
 
@@ -50,8 +48,6 @@ class ControlHealthReply(Body):
 class LogLevelRequest(Body):
     """Set the level of a logger; None: of all."""
 
-    WHERE = LOG_LEVEL
-
     level: Annotated[str, Size(16, 1)]
     logger: Annotated[str, Size(256)] | None = None
 
@@ -69,8 +65,6 @@ class MetricsReply(Body):
 
     `families` maps a name to its kind (counter, gauge, histogram) and its help text.
     """
-
-    WHERE = "metrics reply"
 
     samples: tuple[tuple[str, dict[str, str], AnyNumber], ...]
     families: dict[str, tuple[str, str]]

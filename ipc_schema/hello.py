@@ -68,8 +68,6 @@ class SeenPosition(Body):
 class HelloRequest(Body):
     """`kind`: `mapi`, `tool` or `app`. `takeover`, `credit` and `seen` are for the Messaging API alone."""
 
-    WHERE = HELLO
-
     kind: Annotated[str, Size(32, 1)]
     protocol: tuple[_Version, _Version] = field(default=(PROTOCOL_MIN, PROTOCOL_VERSION), metadata=REQUIRED)
     name: Annotated[str, Size(MAX_NAME)] | None = None
@@ -111,8 +109,6 @@ class HelloReply(Body):
 
     Each adds its own: `kernel.methods.KernelHello`, `mapi.methods.MapiHello`.
     """
-
-    WHERE = "hello reply"
 
     protocol: _Version
     instance: Bin16

@@ -16,8 +16,6 @@ NODE_INFO: Final = "node.info"
 class NodeInfoRequest(Body):
     """The facts to return; None: all."""
 
-    WHERE = NODE_INFO
-
     ids: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] | None = None
 
 

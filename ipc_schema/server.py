@@ -18,8 +18,9 @@ import os
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
 from ipc_schema.hello import hello_first
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=Body)
 
 IN_FLIGHT_TOTAL: Final = 4096
 """Most requests in flight over all clients: client names cost nothing, tasks do."""
@@ -95,10 +98,9 @@ class Call:
         assert self.client is not None
         return self.client.name
 
-    @property
-    def body(self) -> dict[str, object]:
-        """The request's body."""
-        return self.request.body
+    def read(self, kind: type[B]) -> B:
+        """Return the request's body, checked. Raises `IpcError` (`bad_request`) that names the method."""
+        return kind.from_body(self.request.body, self.request.method)
 
     @property
     def blobs(self) -> Sequence[bytes]:

@@ -116,8 +116,6 @@ class DiscoveryRunning(Body):
 class BootnodesRequest(Body):
     """Bootstrap discv5 from these nodes, replacing those set before; with `add`, in addition to them."""
 
-    WHERE = DISCOVERY_BOOTNODES
-
     enrs: Annotated[tuple[_Enr, ...], Size(MAX_BOOTNODES)]
     add: bool = False
 
@@ -130,8 +128,6 @@ class BootnodesReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListRequest(Body):
     """Read a signed list once. `name_server`: `<IP>[:<port>]`, None: as configured. `use`: add the nodes."""
-
-    WHERE = DISCOVERY_LIST
 
     url: _Url
     name_server: Annotated[str, Size(64, 1)] | None = None
@@ -154,8 +150,6 @@ class FindNodeRequest(Body):
 
     Without distances its record is only decoded.
     """
-
-    WHERE = DISCOVERY_FIND_NODE
 
     enr: _Enr
     distances: Annotated[tuple[Annotated[int, Range(0, MAX_DISTANCE)], ...], Size(MAX_DISTANCES)] = ()
@@ -189,8 +183,6 @@ class FindNodeReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPeersRequest(Body):
     """Request the best `limit` peers of the store."""
-
-    WHERE = PEERS_KNOWN
 
     limit: Annotated[int, Range(1, MAX_KNOWN)] = 100
 

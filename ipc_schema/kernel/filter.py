@@ -51,8 +51,6 @@ class FilterSubscribeRequest(Body):
     is a peer id or a multiaddr; None: good peers that are not in `exclude` are tried until one succeeds.
     """
 
-    WHERE = FILTER_SUBSCRIBE
-
     content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)]
     pubsub_topic: str | None = None
     shard: Shard | None = None
@@ -64,8 +62,6 @@ class FilterSubscribeRequest(Body):
 class FilterSubscribeReply(Body):
     """`peer` holds the subscription; `held`: all that peers hold for the consumer on that pubsub topic."""
 
-    WHERE = "filter.subscribe reply"
-
     peer: PeerName
     pubsub_topic: str
     held: Held
@@ -75,8 +71,6 @@ class FilterSubscribeReply(Body):
 class FilterUnsubscribeRequest(Body):
     """Unsubscribe from content topics (none given: all) of one shard (none given: of the shard they belong
     to, or of every shard), at one peer or at all of them."""
-
-    WHERE = FILTER_UNSUBSCRIBE
 
     content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)] = ()
     pubsub_topic: str | None = None
@@ -91,8 +85,6 @@ class FilterUnsubscribeReply(Body):
     `errors`: peer → why it could not be notified; the subscription is dropped all the same.
     """
 
-    WHERE = "filter.unsubscribe reply"
-
     held: Held
     errors: dict[str, str]
 
@@ -100,8 +92,6 @@ class FilterUnsubscribeReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPingRequest(Body):
     """Ask one peer, or all that hold something for the consumer, whether they still do."""
-
-    WHERE = FILTER_PING
 
     peer: PeerName | None = None
 
@@ -119,8 +109,6 @@ class FilterPeer(Body):
 class FilterPingReply(Body):
     """`held`: what peers hold for the consumer after the ping."""
 
-    WHERE = "filter.ping reply"
-
     peers: tuple[FilterPeer, ...]
     held: Held
 
@@ -137,8 +125,6 @@ class FilterSubscriber(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribersReply(Body):
     """As many light clients as fit in a reply; `total`: how many there are."""
-
-    WHERE = "filter.subscribers reply"
 
     subscribers: tuple[FilterSubscriber, ...]
     total: Uint

@@ -26,8 +26,6 @@ class LightpushPublishRequest(PublishRequest):
     `peer` is a peer id or a multiaddr; None: good peers are tried until one succeeds.
     """
 
-    WHERE = LIGHTPUSH_PUBLISH
-
     peer: PeerName | None = None
 
 
@@ -35,8 +33,6 @@ class LightpushPublishRequest(PublishRequest):
 class LightpushPublishReply(Body):
     """`peer` has published it to `relay_peers` peers of its own (None: the legacy version does not report
     it)."""
-
-    WHERE = "lightpush.publish reply"
 
     message_hash: Bin32
     timestamp: Ns

@@ -101,8 +101,6 @@ class KernelHello(HelloReply):
 class LeaseAcquireRequest(Body):
     """Acquire or renew leases on these shards, all or none."""
 
-    WHERE = LEASE_ACQUIRE
-
     shards: _Shards
 
 
@@ -116,8 +114,6 @@ class LeaseAcquireReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseReleaseRequest(Body):
-    WHERE = LEASE_RELEASE
-
     shards: _Shards
 
 
@@ -132,8 +128,6 @@ class LeaseReleaseReply(Body):
 class StreamReplayRequest(Body):
     """Request the events of a stream behind seq `after`."""
 
-    WHERE = STREAM_REPLAY
-
     stream: Annotated[str, Size(64, 1)]
     epoch: Bin8
     after: Uint
@@ -142,8 +136,6 @@ class StreamReplayRequest(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReplayReply(Body):
     """`events` events up to seq `last`, two blobs each; `complete`: there is no later one."""
-
-    WHERE = "stream.replay reply"
 
     events: Annotated[int, Range(0, MAX_REPLAY_EVENTS)]
     last: Uint
@@ -177,8 +169,6 @@ def trimmed_first(error: IpcError, after: int) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConnectRequest(Body):
-    WHERE = PEERS_CONNECT
-
     addresses: Annotated[tuple[Address, ...], Size(64)]
 
 
@@ -198,8 +188,6 @@ class PeersConnectReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersDisconnectRequest(Body):
-    WHERE = PEERS_DISCONNECT
-
     peer_id: PeerId
 
 

@@ -26,8 +26,6 @@ MAX_EXCHANGED: Final = 60
 class PeerExchangeRequest(Body):
     """Request at most `count` records. `peer` is a peer id or a multiaddr; None: good peers are tried."""
 
-    WHERE = PEER_EXCHANGE_REQUEST
-
     count: Annotated[int, Range(1, MAX_EXCHANGED)] = 5
     peer: PeerName | None = None
 
@@ -35,8 +33,6 @@ class PeerExchangeRequest(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeReply(Body):
     """`enrs`: signed records in RLP (EIP-778), as received and not verified yet."""
-
-    WHERE = "peer_exchange.request reply"
 
     peer: PeerName
     enrs: Annotated[tuple[bytes, ...], Size(MAX_EXCHANGED)]

@@ -68,8 +68,6 @@ class PublishRequest(Body):
 class RelayPublishRequest(PublishRequest):
     """Publish to the relay's peers; `force`: even if it is in the seen cache."""
 
-    WHERE = RELAY_PUBLISH
-
     force: bool = False
 
 
@@ -87,8 +85,6 @@ class RelayPublishReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPeersRequest(Body):
     """Request of `relay.peers` and `relay.mesh`; None: all topics."""
-
-    WHERE = RELAY_PEERS
 
     pubsub_topic: str | None = None
 

@@ -52,8 +52,6 @@ class StoreQueryRequest(Body):
     chosen; the node's own peer id: its own archive.
     """
 
-    WHERE = STORE_QUERY
-
     pubsub_topic: str | None = None
     content_topics: Annotated[tuple[str, ...], Size(MAX_STORE_CONTENT_TOPICS)] = ()
     time_start: Ns | None = None
@@ -74,8 +72,6 @@ class StoreQueryReply(Body):
 
     With data, two blobs per hash (`store_blobs`).
     """
-
-    WHERE = "store.query reply"
 
     peer: PeerName
     hashes: Annotated[tuple[Bin32, ...], Size(MAX_STORE_MESSAGES)]
@@ -121,9 +117,9 @@ def stored_messages(reply: StoreQueryReply, blobs: Sequence[bytes]) -> list[Stor
     if len(blobs) != needed:
         raise IpcError(
             ErrorCode.BAD_REQUEST,
-            f"{reply.WHERE}: {len(reply.hashes)} messages need {needed} blobs, not {len(blobs)}",
+            f"{STORE_QUERY} reply: {len(reply.hashes)} messages need {needed} blobs, not {len(blobs)}",
         )
-    messages = blob_messages(reply.WHERE, blobs)
+    messages = blob_messages(f"{STORE_QUERY} reply", blobs)
     return [
         StoredMessage(digest, topic, message)
         for digest, (topic, message) in zip(reply.hashes, messages, strict=True)

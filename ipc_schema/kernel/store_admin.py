@@ -139,16 +139,12 @@ class StoreStatusReply(Body):
 class StoreSyncRequest(Body):
     """Open a session of store sync now. `peer`: a peer id or a multiaddr; None: the one that is due."""
 
-    WHERE = STORE_SYNC
-
     peer: PeerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreVerifyRequest(Body):
     """Recompute the hashes of up to `limit` messages of a pubsub topic, behind `cursor`, oldest first."""
-
-    WHERE = STORE_VERIFY
 
     pubsub_topic: str
     cursor: Bin32 | None = None
@@ -168,8 +164,6 @@ class StoreVerifyReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreImportRequest(Body):
     """Archive messages, whatever their age: two blobs each, as in a reply of `store.query`."""
-
-    WHERE = STORE_IMPORT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,8 +74,6 @@ class ChannelCreateRequest(Body):
     parity segments per million data segments. `hooks`: the app encrypts and decrypts each segment itself.
     """
 
-    WHERE = CHANNEL_CREATE
-
     channel_id: ChannelId
     content_topic: str
     sender_id: Annotated[str, Size(MAX_CHANNEL_ID, 1)] | None = None
@@ -100,8 +98,6 @@ class ChannelCreateReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRequest(Body):
     """One channel of the app that asks."""
-
-    WHERE = "channel"
 
     channel_id: ChannelId
 
@@ -161,8 +157,6 @@ class SealedSegments(Body):
     by which a repeat is recognised.
     """
 
-    WHERE = "sealed"
-
     sizes: Annotated[tuple[Uint, ...], Size(_MAX_SEGMENTS, 1)]
     needed: Uint
     digest: Bin32
@@ -171,8 +165,6 @@ class SealedSegments(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSendRequest(Body):
     """Send the blobs, one after the other, as one payload."""
-
-    WHERE = CHANNEL_SEND
 
     channel_id: ChannelId
     request_id: Bin16
@@ -199,8 +191,6 @@ class ChannelSplitReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOpenedRequest(Body):
     """The blob is the decrypted segment of a `channel_segment_received`; with `error` there is none."""
-
-    WHERE = CHANNEL_OPENED
 
     channel_id: ChannelId
     message_id: Annotated[str, Size(MAX_CHANNEL_ID, 1)]

@@ -140,8 +140,6 @@ class SubscribeRequest(Body):
     """Topics, and the history wanted: since the app left the topic, or of the last `history_ms`
     milliseconds."""
 
-    WHERE = SUBSCRIBE
-
     topics: tuple[str, ...]
     since_last: bool = False
     history_ms: Annotated[int, Range(0, MAX_HISTORY_MS)] = 0
@@ -149,8 +147,6 @@ class SubscribeRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsubscribeRequest(Body):
-    WHERE = UNSUBSCRIBE
-
     topics: tuple[str, ...]
 
 
@@ -165,16 +161,12 @@ class SubscribeReply(Body):
 class SubscriptionsRequest(Body):
     """`after`: the last topic of the part before."""
 
-    WHERE = SUBSCRIPTIONS
-
     after: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRequest(Body):
     """`after`: the last topic of the part before."""
-
-    WHERE = STATUS
 
     after: str = ""
 
@@ -193,8 +185,6 @@ class SendRequest(Body):
 
     `timestamp` fixes the message's, and with it the hash, before the first attempt; None: that attempt does.
     """
-
-    WHERE = SEND
 
     request_id: Bin16
     content_topic: str
@@ -244,16 +234,12 @@ class PendingReply(Body):
 class PendingRequest(Body):
     """`name`: a named app of the same uid; None: the requesting app."""
 
-    WHERE = PENDING
-
     name: Annotated[str, Size(MAX_NAME, 1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest(Body):
     """Cancel a send before its first attempt; `name` as in `PendingRequest`."""
-
-    WHERE = CANCEL
 
     request_id: Bin16
     name: Annotated[str, Size(MAX_NAME, 1)] | None = None
@@ -270,8 +256,6 @@ class CancelReply(Body):
 class AckRequest(Body):
     """Acknowledge everything up to `seq` of the stream."""
 
-    WHERE = ACK
-
     stream: Bin16
     seq: Uint
 
@@ -287,16 +271,12 @@ class AckReply(Body):
 class CreditRequest(Body):
     """Total bytes granted since the hello."""
 
-    WHERE = CREDIT
-
     total: Uint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetRequest(Body):
     """Delete the app of this name and the same uid."""
-
-    WHERE = FORGET
 
     name: Annotated[str, Size(MAX_NAME, 1)]
 

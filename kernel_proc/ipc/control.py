@@ -58,7 +58,7 @@ def control_routes(
     """
 
     def health_method(call: Call) -> Answer:
-        detail = HealthRequest.from_body(call.body).detail
+        detail = call.read(HealthRequest).detail
         body = health_body(health, version, started)
         if detail:
             body["detail"] = {
@@ -75,7 +75,7 @@ def control_routes(
         return {}, ()
 
     def log_level(call: Call) -> Answer:
-        request = LogLevelRequest.from_body(call.body)
+        request = call.read(LogLevelRequest)
         try:
             previous = logs.set_level(request.level, request.logger)
         except logs.LogLevelError as error:

@@ -150,7 +150,7 @@ class AppServer:
     # -- hello -------------------------------------------------------------------------------------------
 
     async def _hello(self, call: Call) -> Answer:
-        hello = HelloRequest.from_body(call.body)
+        hello = call.read(HelloRequest)
         version = hello.check()
         network = self._core.network  # not_ready until a kernel has reported it
         before = self._sessions.get(call.identity)
@@ -203,23 +203,23 @@ class AppServer:
     # -- methods -----------------------------------------------------------------------------------------
 
     async def _subscribe(self, call: Call) -> Answer:
-        wanted = m.SubscribeRequest.from_body(call.body)
+        wanted = call.read(m.SubscribeRequest)
         history = HistoryRange(wanted.since_last, wanted.history_ms * 1_000_000)
         errors = await self._core.subscribe(_session(call).app, wanted.topics, history=history)
         return answer(m.SubscribeReply(errors=errors).to_body())
 
     async def _unsubscribe(self, call: Call) -> Answer:
-        topics = m.UnsubscribeRequest.from_body(call.body).topics
+        topics = call.read(m.UnsubscribeRequest).topics
         errors = await self._core.unsubscribe(_session(call).app, topics)
         return answer(m.SubscribeReply(errors=errors).to_body())
 
     def _subscriptions(self, call: Call) -> Answer:
-        after = m.SubscriptionsRequest.from_body(call.body).after
+        after = call.read(m.SubscriptionsRequest).after
         topics, more = topic_page(self._core.table.topics_of(_session(call).app.stream), after)
         return answer(m.SubscriptionsReply(topics=tuple(topics), more=more or None).to_body())
 
     def _send(self, call: Call) -> Awaitable[Answer]:
-        send = m.SendRequest.from_body(call.body)
+        send = call.read(m.SendRequest)
         if len(call.blobs) != 1:
             raise IpcError(
                 ErrorCode.BAD_REQUEST, f"send: {len(call.blobs)} blobs, the payload is the only one"
@@ -247,16 +247,16 @@ class AppServer:
         return answered
 
     async def _ack(self, call: Call) -> Answer:
-        ack = m.AckRequest.from_body(call.body)
+        ack = call.read(m.AckRequest)
         acked = await self._core.ack(_session(call).app, ack.stream, ack.seq)
         return answer(m.AckReply(acked=acked).to_body())
 
     def _credit(self, call: Call) -> Answer:
-        _session(call).app.stream.grant(m.CreditRequest.from_body(call.body).total)
+        _session(call).app.stream.grant(call.read(m.CreditRequest).total)
         return answer()
 
     def _pending(self, call: Call) -> Answer:
-        app = self._meant(_session(call), m.PendingRequest.from_body(call.body).name)
+        app = self._meant(_session(call), call.read(m.PendingRequest).name)
         return answer(pending_reply(self._core.pending(app)).to_body())
 
     def _meant(self, session: _Session, name: str | None) -> App:
@@ -264,20 +264,20 @@ class AppServer:
         return session.app if name is None else self._core.named_app(name, session.app.uid)
 
     def _cancel(self, call: Call) -> Answer:
-        wanted = m.CancelRequest.from_body(call.body)
+        wanted = call.read(m.CancelRequest)
         cancelled = self._core.cancel(self._meant(_session(call), wanted.name), wanted.request_id)
         return answer(m.CancelReply(cancelled=cancelled).to_body())
 
     def _status(self, call: Call) -> Answer:
-        after = m.StatusRequest.from_body(call.body).after
+        after = call.read(m.StatusRequest).after
         return answer(self._core.status(_session(call).app, after).to_body())
 
     async def _node_info(self, call: Call) -> Answer:
-        ids = m.NodeInfoRequest.from_body(call.body).ids
+        ids = call.read(m.NodeInfoRequest).ids
         return answer(m.NodeInfoReply(info=await self._core.node_info(ids)).to_body())
 
     async def _forget(self, call: Call) -> Answer:
-        name = m.ForgetRequest.from_body(call.body).name
+        name = call.read(m.ForgetRequest).name
         await self._core.forget(name, _session(call).app.uid)
         return answer()
 

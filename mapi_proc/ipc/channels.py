@@ -35,12 +35,12 @@ class ChannelRoutes:
         }
 
     async def _create(self, call: Call) -> Answer:
-        request = schema.ChannelCreateRequest.from_body(call.body)
+        request = call.read(schema.ChannelCreateRequest)
         reply = await self._core.channels.get().create(self._app_of(call), request)
         return answer(reply.to_body())
 
     def _exists(self, call: Call) -> Answer:
-        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        channel_id = call.read(schema.ChannelRequest).channel_id
         exists = self._core.channels.get().exists(self._app_of(call), channel_id)
         return answer(schema.ChannelExistsReply(exists=exists).to_body())
 
@@ -49,30 +49,30 @@ class ChannelRoutes:
         return answer(schema.ChannelListReply(channels=channels).to_body())
 
     def _status(self, call: Call) -> Answer:
-        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        channel_id = call.read(schema.ChannelRequest).channel_id
         return answer(self._core.channels.get().status(self._app_of(call), channel_id).to_body())
 
     async def _close(self, call: Call) -> Answer:
-        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        channel_id = call.read(schema.ChannelRequest).channel_id
         await self._core.channels.get().close(self._app_of(call), channel_id)
         return answer()
 
     async def _forget(self, call: Call) -> Answer:
-        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        channel_id = call.read(schema.ChannelRequest).channel_id
         await self._core.channels.get().forget(self._app_of(call), channel_id)
         return answer()
 
     async def _send(self, call: Call) -> Answer:
-        request = schema.ChannelSendRequest.from_body(call.body)
+        request = call.read(schema.ChannelSendRequest)
         repeated = await self._core.channels.get().send(self._app_of(call), request, call.blobs)
         return answer(schema.ChannelSendReply(request_id=request.request_id, repeated=repeated).to_body())
 
     def _split(self, call: Call) -> Answer:
-        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        channel_id = call.read(schema.ChannelRequest).channel_id
         reply, blobs = self._core.channels.get().split(self._app_of(call), channel_id, call.blobs)
         return answer(reply.to_body(), blobs)
 
     async def _opened(self, call: Call) -> Answer:
-        request = schema.ChannelOpenedRequest.from_body(call.body)
+        request = call.read(schema.ChannelOpenedRequest)
         await self._core.channels.get().opened(self._app_of(call), request, call.blobs)
         return answer()

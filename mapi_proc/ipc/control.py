@@ -34,7 +34,7 @@ def control_routes(
         return answer()
 
     def log_level(call: Call) -> Answer:
-        wanted = LogLevelRequest.from_body(call.body)
+        wanted = call.read(LogLevelRequest)
         try:
             previous = logs.set_level(wanted.level, wanted.logger)
         except LogLevelError as error:

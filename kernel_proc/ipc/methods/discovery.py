@@ -66,7 +66,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         return DiscoveryRunning(running=peering.discv5.running, changed=changed).to_body(), ()
 
     def bootnodes(call: Call) -> Answer:
-        request = BootnodesRequest.from_body(call.body)
+        request = call.read(BootnodesRequest)
         try:
             records = [Enr.from_text(text) for text in request.enrs]
         except EnrError as error:
@@ -75,7 +75,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         return BootnodesReply(boot_nodes=len(peering.boot_nodes)).to_body(), ()
 
     async def listing(call: Call) -> Answer:
-        request = ListRequest.from_body(call.body)
+        request = call.read(ListRequest)
         seconds = max(0.1, call.answer_by - trio.current_time())
         try:
             url = parse_url(request.url)
@@ -102,7 +102,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         return reply.to_body(), ()
 
     async def find_node(call: Call) -> Answer:
-        request = FindNodeRequest.from_body(call.body)
+        request = call.read(FindNodeRequest)
         try:
             record = Enr.from_text(request.enr)
         except EnrError as error:
@@ -124,7 +124,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         return reply.to_body(), ()
 
     def known(call: Call) -> Answer:
-        request = KnownPeersRequest.from_body(call.body)
+        request = call.read(KnownPeersRequest)
         now = peering.manager.now()
         store = peering.store
         best = heapq.nlargest(request.limit, store, key=lambda peer: store.value(peer, now))

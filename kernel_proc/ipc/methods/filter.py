@@ -40,7 +40,7 @@ def filter_routes(
     """Subscriptions being requested from peers, not yet registered."""
 
     def shard_of(
-        request: FilterSubscribeRequest | FilterUnsubscribeRequest, contents: Collection[str]
+        call: Call, request: FilterSubscribeRequest | FilterUnsubscribeRequest, contents: Collection[str]
     ) -> int:
         """Return the single shard of a request. Raise IpcError."""
         try:
@@ -52,7 +52,7 @@ def filter_routes(
                 shard=request.shard,
             )
         except TopicError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{request.WHERE}: {error}") from error
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{call.request.method}: {error}") from error
 
     def named(peer: str | None) -> str | None:
         """Return the id of the peer named in a request, without dialling: an unconnected peer holds
@@ -68,11 +68,11 @@ def filter_routes(
         return IpcError(ErrorCode.BAD_REQUEST, text)
 
     async def subscribe(call: Call) -> Answer:
-        request = FilterSubscribeRequest.from_body(call.body)
+        request = call.read(FilterSubscribeRequest)
         contents = tuple(dict.fromkeys(request.content_topics))
         if not contents:
             raise IpcError(ErrorCode.BAD_REQUEST, f"{FILTER_SUBSCRIBE}: no content topic")
-        shard = shard_of(request, contents)
+        shard = shard_of(call, request, contents)
         topic = shards.check(shard)
         consumer = call.client_name
         if not shards.is_leased(consumer, topic):
@@ -108,19 +108,19 @@ def filter_routes(
         return reply.to_body(), ()
 
     async def unsubscribe(call: Call) -> Answer:
-        request = FilterUnsubscribeRequest.from_body(call.body)
+        request = call.read(FilterUnsubscribeRequest)
         consumer, contents = call.client_name, request.content_topics
         topics: dict[str, Collection[str]]
         if request.pubsub_topic is None and request.shard is None and not contents:
             topics = {topic: interests.wishes(consumer, topic) for topic in interests.wanted_topics(consumer)}
         else:
-            topic = shards.check(shard_of(request, contents))
+            topic = shards.check(shard_of(call, request, contents))
             topics = {topic: contents or interests.wishes(consumer, topic)}
         errors = await client.unsubscribe(consumer, topics, peer=named(request.peer))
         return FilterUnsubscribeReply(held=held(consumer), errors=errors).to_body(), ()
 
     async def ping(call: Call) -> Answer:
-        request = FilterPingRequest.from_body(call.body)
+        request = call.read(FilterPingRequest)
         consumer = call.client_name
         peer = named(request.peer)
         asked = interests.peers_for(consumer) if peer is None else [peer]

@@ -20,7 +20,7 @@ def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping
     """Return the method. `publishing` places and checks messages as for relay."""
 
     async def publish(call: Call) -> Answer:
-        request = LightpushPublishRequest.from_body(call.body)
+        request = call.read(LightpushPublishRequest)
         message = request.message(call.blobs)
         ready = publishing.prepare(message, pubsub_topic=request.pubsub_topic, shard=request.shard)
         try:

@@ -32,7 +32,7 @@ def node_routes(
         return health.current().to_body(), ()
 
     def node_info(call: Call) -> Answer:
-        wanted = NodeInfoRequest.from_body(call.body).ids
+        wanted = call.read(NodeInfoRequest).ids
         found: dict[str, object] = {}
         for name in info if wanted is None else wanted:
             if name not in info:

@@ -15,7 +15,7 @@ def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
     """Return the method that requests records of peers from another node."""
 
     async def request(call: Call) -> Answer:
-        wanted = PeerExchangeRequest.from_body(call.body)
+        wanted = call.read(PeerExchangeRequest)
         try:
             found = await client.request(wanted.count, peer=wanted.peer, deadline=call.answer_by)
         except AllFailed as error:

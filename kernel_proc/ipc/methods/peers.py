@@ -32,7 +32,7 @@ def peer_routes(
     disconnected."""
 
     async def connect(call: Call) -> Answer:
-        request = PeersConnectRequest.from_body(call.body)
+        request = call.read(PeersConnectRequest)
         # Answer within the deadline, with what is known by then.
         patience = max(0.05, min(_DIAL_SECONDS, call.answer_by - trio.current_time()))
         results: dict[str, ConnectResult] = {}
@@ -53,7 +53,7 @@ def peer_routes(
         return reply.to_body(), ()
 
     async def disconnect(call: Call) -> Answer:
-        request = PeersDisconnectRequest.from_body(call.body)
+        request = call.read(PeersDisconnectRequest)
         connected = host.is_connected(request.peer_id)
         postpone(request.peer_id)
         await host.disconnect(request.peer_id, "requested by peers.disconnect")

@@ -26,7 +26,7 @@ def relay_routes(
     """Return the methods. `topics` returns the node's pubsub topics; `relay` is None if relay is off."""
 
     def publish(call: Call) -> Answer | Awaitable[Answer]:
-        request = RelayPublishRequest.from_body(call.body)
+        request = call.read(RelayPublishRequest)
         message = request.message(call.blobs)
         done = publishing.publish(
             message, pubsub_topic=request.pubsub_topic, shard=request.shard, force=request.force
@@ -34,7 +34,7 @@ def relay_routes(
         return _published(done) if isinstance(done, PublishOutcome) else _published_later(done)
 
     def by_topic(call: Call, look: Callable[[TopicRelay, str], Sequence[str]]) -> Answer:
-        wanted = RelayPeersRequest.from_body(call.body, call.request.method).pubsub_topic
+        wanted = call.read(RelayPeersRequest).pubsub_topic
         if wanted is not None:
             try:
                 PubsubTopic.parse(wanted)

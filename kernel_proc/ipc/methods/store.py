@@ -35,7 +35,7 @@ def store_routes(
     """Return the method. `archive` is this node's own, None if store is off."""
 
     async def query(call: Call) -> Answer:
-        request = StoreQueryRequest.from_body(call.body)
+        request = call.read(StoreQueryRequest)
         try:
             wanted = HistoryQuery(
                 pubsub_topic=request.pubsub_topic,

@@ -97,7 +97,7 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
         return _status(store, archive, spans).to_body(), ()
 
     async def sync(call: Call) -> Answer:
-        request = StoreSyncRequest.from_body(call.body)
+        request = call.read(StoreSyncRequest)
         archive_of()
         if store.sync is None:
             raise IpcError(ErrorCode.NOT_READY, "store-sync is off on this node", retriable=False)
@@ -110,7 +110,7 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
         return _session(outcome).to_body(), ()
 
     async def verify(call: Call) -> Answer:
-        request = StoreVerifyRequest.from_body(call.body)
+        request = call.read(StoreVerifyRequest)
         with _ArchiveErrors(STORE_VERIFY):
             reply = await _verify(archive_of(), request)
         return reply.to_body(), ()

@@ -54,7 +54,7 @@ def stream_routes(
     )
 
     def hello(call: Call) -> Answer:
-        request = HelloRequest.from_body(call.body)
+        request = call.read(HelloRequest)
         version = request.check()
         consumer = consumers.hello(call.identity, request.name, request.kind)
         reply = KernelHello(
@@ -70,17 +70,17 @@ def stream_routes(
         return reply.to_body(), ()
 
     def acquire(call: Call) -> Answer:
-        request = LeaseAcquireRequest.from_body(call.body)
+        request = call.read(LeaseAcquireRequest)
         leases = shards.acquire(call.client_name, request.shards)
         return LeaseAcquireReply(leases=fitting_states(leases), ttl_ms=ttl_ms).to_body(), ()
 
     def release(call: Call) -> Answer:
-        request = LeaseReleaseRequest.from_body(call.body)
+        request = call.read(LeaseReleaseRequest)
         released = shards.release(call.client_name, request.shards)
         return LeaseReleaseReply(released=tuple(released)).to_body(), ()
 
     async def replay(call: Call) -> Answer:
-        request = StreamReplayRequest.from_body(call.body)
+        request = call.read(StreamReplayRequest)
         consumer = call.client
         assert isinstance(consumer, Consumer)
         if consumer.replaying:

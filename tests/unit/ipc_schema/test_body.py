@@ -17,8 +17,6 @@ class Inner(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outer(Body):
-    WHERE = "outer"
-
     id: Bin8
     inner: Inner
     many: tuple[Inner, ...] = ()
@@ -58,17 +56,17 @@ def test_absent_and_nil_take_the_default_and_none_is_not_written() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"id": None}, "outer: id: is missing"),
-        ({"id": b"1"}, "outer: id: 1 bytes, exactly 8 are needed"),
-        ({"inner": []}, "outer: inner: a map is expected, not an array"),
-        ({"inner": {}}, "outer: inner.level: is missing"),
-        ({"many": [{"level": 1}, {"level": 10}]}, "outer: many[1].level: 10 is outside 0..9"),
-        ({"rows": [[1]]}, "outer: rows[0]: 1 elements, 2 are needed"),
-        ({"rows": [[1, 2], [1, "x"]]}, "outer: rows[1][1]: an integer is expected, not text"),
-        ({"by_name": {"k": {"level": "x"}}}, "outer: by_name.k.level: an integer is expected, not text"),
-        ({"by_name": {b"k": {}}}, "outer: by_name: the key b'k' of a map is not a text"),
-        ({"names": ["a", "b", "c"]}, "outer: names: 3 elements, at most 2 are allowed"),
-        ({"flag": 1}, "outer: flag: a boolean is expected, not an integer"),
+        ({"id": None}, "Outer: id: is missing"),
+        ({"id": b"1"}, "Outer: id: 1 bytes, exactly 8 are needed"),
+        ({"inner": []}, "Outer: inner: a map is expected, not an array"),
+        ({"inner": {}}, "Outer: inner.level: is missing"),
+        ({"many": [{"level": 1}, {"level": 10}]}, "Outer: many[1].level: 10 is outside 0..9"),
+        ({"rows": [[1]]}, "Outer: rows[0]: 1 elements, 2 are needed"),
+        ({"rows": [[1, 2], [1, "x"]]}, "Outer: rows[1][1]: an integer is expected, not text"),
+        ({"by_name": {"k": {"level": "x"}}}, "Outer: by_name.k.level: an integer is expected, not text"),
+        ({"by_name": {b"k": {}}}, "Outer: by_name: the key b'k' of a map is not a text"),
+        ({"names": ["a", "b", "c"]}, "Outer: names: 3 elements, at most 2 are allowed"),
+        ({"flag": 1}, "Outer: flag: a boolean is expected, not an integer"),
     ],
 )
 def test_errors_name_the_place(change: dict[str, object], text: str) -> None:

@@ -57,10 +57,10 @@ def test_a_request_is_checked_as_a_whole() -> None:
     assert (request.name, request.credit, request.takeover) == ("chat-1", 5, False)
     with pytest.raises(IpcError, match="name"):
         HelloRequest(kind="app", name="No!").check()
-    with pytest.raises(IpcError, match="hello: protocol: is missing"):
+    with pytest.raises(IpcError, match="HelloRequest: protocol: is missing"):
         HelloRequest.from_body({"kind": "app"})
     assert HelloRequest(kind="app").to_body()["protocol"] == [PROTOCOL_MIN, PROTOCOL_VERSION]
-    with pytest.raises(IpcError, match="hello: kind"):
+    with pytest.raises(IpcError, match="HelloRequest: kind"):
         HelloRequest.from_body({"protocol": [1, 1]})
 
 

@@ -65,16 +65,16 @@ class Methods:
         return {"consumer": call.client_name}, ()
 
     async def slow(self, call: Call) -> Answer:
-        self.trace.append(f"start {call.body.get('n')}")
+        self.trace.append(f"start {call.request.body.get('n')}")
         await trio.sleep(1)
-        self.trace.append(f"end {call.body.get('n')}")
-        return {"n": call.body.get("n")}, ()
+        self.trace.append(f"end {call.request.body.get('n')}")
+        return {"n": call.request.body.get("n")}, ()
 
     def maybe(self, call: Call) -> Answer | Awaitable[Answer]:
-        if call.body.get("wait"):
+        if call.request.body.get("wait"):
             return self.slow(call)
-        self.trace.append(f"at once {call.body.get('n')}")
-        return {"n": call.body.get("n")}, ()
+        self.trace.append(f"at once {call.request.body.get('n')}")
+        return {"n": call.request.body.get("n")}, ()
 
     def refuses(self, _call: Call) -> Answer:
         raise IpcError(ErrorCode.CONFLICT, "no", detail={"a": 1})
