@@ -35,9 +35,7 @@ __all__ = [
     "encode_message",
     "encode_varint",
     "format_hash",
-    "hash_fields",
     "message_hash",
-    "parse_hash",
 ]
 
 MAX_META_SIZE: Final = 64
@@ -309,24 +307,6 @@ def message_hash(pubsub_topic: str, message: WakuMessage) -> bytes:
     ).digest()
 
 
-def hash_fields(
-    pubsub_topic: bytes, payload: bytes | memoryview, content_topic: bytes, meta: bytes, timestamp: int
-) -> bytes:
-    """Compute `message_hash` from fields, topics already in UTF-8. `timestamp` is an int64."""
-    return sha256(b"".join((pubsub_topic, payload, content_topic, meta, _pack_int64(timestamp)))).digest()
-
-
 def format_hash(digest: bytes) -> str:
     """Format a hash for APIs and logs: `0x` and 64 lower-case hex digits."""
     return "0x" + digest.hex()
-
-
-def parse_hash(text: str) -> bytes:
-    """Parse the text form of a hash (with or without `0x`, any case) into 32 bytes. Raises `ValueError`."""
-    digits = text[2:] if text[:2] in ("0x", "0X") else text
-    if len(digits) != 2 * HASH_SIZE or not digits.isalnum():
-        raise ValueError(f"a message hash is 0x and {2 * HASH_SIZE} hex digits, not {text!r}")
-    try:
-        return bytes.fromhex(digits)
-    except ValueError as error:
-        raise ValueError(f"a message hash is 0x and {2 * HASH_SIZE} hex digits, not {text!r}") from error

@@ -19,7 +19,7 @@ from typing import Final
 
 from logos_deploy.control import wait_addresses, wait_bridge, wait_ready
 from logos_deploy.exits import CommandError, Exit
-from logos_deploy.node.follow import LogFollower, tail
+from logos_deploy.node.follow import LogFollower
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.programs import OWN_VARIABLES
@@ -295,9 +295,3 @@ def _invitation(plan: NodePlan) -> str:
     if plan.mapi is None:
         return f"the node is ready: tools connect to {plan.kernel.endpoints.requests}"
     return f"the node is ready: apps connect to {plan.mapi.endpoints.apps}"
-
-
-def print_tail(path: Path, lines: int = 20) -> None:
-    """Print the end of a log to stderr, to show why something failed."""
-    for line in tail(path, lines):
-        print(f"  {line}", file=sys.stderr)

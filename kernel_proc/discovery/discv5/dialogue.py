@@ -32,13 +32,6 @@ from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr, EnrError, EnrSignatureError
 from kernel_proc.discovery.enr_local import LocalEnr
 
-TalkHandler = Callable[[NodeContact, bytes], bytes]
-"""Answers a TALKREQ of one protocol."""
-
-MAX_TALK: Final = 1024
-"""Maximum payload of a TALKREQ or TALKRESP (including the protocol name) that is certain to fit into a
-packet."""
-
 _NODES_HEAD: Final = 24
 """Maximum overhead of a NODES message: type, lengths, request id, total."""
 
@@ -122,7 +115,6 @@ class Dialogue:
         self._deadlines: list[tuple[float, bytes]] = []
         self._per_node: dict[bytes, int] = {}
         self._records: LruDict[bytes, Enr] = LruDict(params.known_records)
-        self._talk: dict[bytes, TalkHandler] = {}
         self._heard = float("-inf")
         self._counters = {
             "requests_sent": 0,
@@ -155,13 +147,6 @@ class Dialogue:
         """Number of sessions."""
         return self._channel.sessions
 
-    def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Set the handler for TALKREQs of a protocol; None removes it."""
-        if handler is None:
-            self._talk.pop(protocol, None)
-        else:
-            self._talk[protocol] = handler
-
     # -- our requests -----------------------------------------
 
     def ping(self, record: Enr, done: Callable[[Pong | None], None]) -> None:
@@ -173,14 +158,6 @@ class Dialogue:
     ) -> None:
         """Send FINDNODE. Raise as `ping`."""
         self._ask(record, FindNode(self._request_id(), tuple(distances)), done)
-
-    def talk(
-        self, record: Enr, protocol: bytes, payload: bytes, done: Callable[[bytes | None], None]
-    ) -> None:
-        """Send TALKREQ. Raise as `ping`, and ValueError for more than MAX_TALK bytes."""
-        if len(protocol) + len(payload) > MAX_TALK:
-            raise ValueError(f"{len(protocol) + len(payload)} bytes do not fit into a TALKREQ")
-        self._ask(record, TalkRequest(self._request_id(), protocol, payload), done)
 
     def _request_id(self) -> bytes:
         """Return eight random bytes, the first non-zero: some nodes parse the id as a number and echo it
@@ -269,10 +246,9 @@ class Dialogue:
             case FindNode(request_id, distances):
                 for part in self._nodes(contact, request_id, distances):
                     self._respond(contact, part)
-            case TalkRequest(request_id, protocol, payload):
-                handler = self._talk.get(protocol)
-                answer = b"" if handler is None else handler(contact, payload)
-                self._respond(contact, TalkResponse(request_id, answer if len(answer) <= MAX_TALK else b""))
+            case TalkRequest(request_id):
+                # We speak no protocol over TALKREQ: the response is empty then (discv5-wire, TALKREQ).
+                self._respond(contact, TalkResponse(request_id, b""))
 
     def _respond(self, contact: NodeContact, response: Response) -> None:
         self._channel.respond(contact, messages.encode(response))
@@ -306,8 +282,6 @@ class Dialogue:
                 self._listener.node_has_record(contact, response.record_seq)
             case Nodes(), FindNode():
                 self._collect(pending, pending.request, response)
-            case TalkResponse(), TalkRequest():
-                self._finish(pending, response.payload)
             case _:
                 self._counters["responses_unexpected"] += 1
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kernel_proc.discovery.discv5.dialogue import Dialogue, TalkHandler, TooManyRequestsError
+from kernel_proc.discovery.discv5.dialogue import Dialogue, TooManyRequestsError
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, contact_of, may_relay
 from kernel_proc.discovery.discv5.lookup import Lookup, distances_to
 from kernel_proc.discovery.discv5.messages import Pong
@@ -154,11 +154,6 @@ class Engine:
         if self._walk_at is not None:
             self._walk_at = min(self._walk_at, now + seconds)
 
-    def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Set the handler for TALKREQs of a protocol; None removes it. Responses above MAX_TALK bytes are
-        sent empty."""
-        self._dialogue.set_talk_handler(protocol, handler)
-
     def add_record(self, record: Enr, now: float) -> Added | None:
         """Offer a record to the table. Return None if its node is unreachable."""
         contact = contact_of(record, self._versions)
@@ -183,21 +178,6 @@ class Engine:
         Raise as `ping`."""
         self._dialogue.now = now
         self._dialogue.find_node(record, distances, done)
-
-    def talk(
-        self,
-        record: Enr,
-        protocol: bytes,
-        payload: bytes,
-        now: float,
-        done: Callable[[bytes | None], None] = _nothing,
-    ) -> None:
-        """Send TALKREQ; `done` gets the response, empty if the node does not support the protocol.
-
-        Raise as `ping`, and ValueError for more than MAX_TALK bytes.
-        """
-        self._dialogue.now = now
-        self._dialogue.talk(record, protocol, payload, done)
 
     def lookup(self, target: bytes, now: float, done: Callable[[list[Enr]], None]) -> None:
         """Look up the nodes closest to a node id; `done` gets those that answered, closest first. Raise

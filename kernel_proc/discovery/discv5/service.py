@@ -14,7 +14,6 @@ from typing import Final, ParamSpec, TypeVar
 
 import trio
 
-from kernel_proc.discovery.discv5.dialogue import TalkHandler
 from kernel_proc.discovery.discv5.endpoint import UdpEndpoint, contact_of, is_loopback
 from kernel_proc.discovery.discv5.engine import Engine, NodeCallbacks
 from kernel_proc.discovery.discv5.messages import Pong
@@ -80,7 +79,6 @@ class Discv5Service:
         self._announce_port = announce_port
         self._random = random or random_module.SystemRandom()
         self._walk_pause = self._params.walk_pause
-        self._talk: dict[bytes, TalkHandler] = {}
         self._engine: Engine | None = None
         self._sockets: dict[int, socket.socket] = {}
         self._bound: tuple[UdpEndpoint, ...] = ()
@@ -162,16 +160,6 @@ class Discv5Service:
             self._engine.set_walk_pause(seconds, trio.current_time())
             self._acted()
 
-    def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Set the handler for TALKREQs of a protocol; None removes it (the response is then empty)."""
-        if handler is None:
-            self._talk.pop(protocol, None)
-        else:
-            self._talk[protocol] = handler
-        if self._engine is not None:
-            contained = None if handler is None else self._contained(handler, b"")
-            self._engine.set_talk_handler(protocol, contained)
-
     # -- running ----------------------------------------------
 
     async def run(
@@ -226,8 +214,6 @@ class Discv5Service:
         )
         engine.set_bootstrap(self._reachable(self._bootstrap), now)
         engine.set_walk_pause(self._walk_pause, now)
-        for protocol, handler in self._talk.items():
-            engine.set_talk_handler(protocol, self._contained(handler, b""))
         self._engine = engine
         where = ", ".join(f"{endpoint.host}:{endpoint.port}" for endpoint in self._bound)
         log.info("discv5 listening on %s", where, extra=fields(bootstrap=len(self._bootstrap)))
@@ -336,19 +322,6 @@ class Discv5Service:
             lambda engine, now, done: engine.find_node(record, distances, now, done),
             f"no response from {record!r}",
         )
-
-    async def talk(self, record: Enr, protocol: bytes, payload: bytes) -> bytes:
-        """Send a request in an application protocol. Return the response, empty if not supported. Raise as
-        `ping`."""
-        return await self._ask(
-            lambda engine, now, done: engine.talk(record, protocol, payload, now, done),
-            f"no response from {record!r}",
-        )
-
-    async def lookup(self, target: bytes) -> list[Enr]:
-        """Return the reachable nodes closest to a node id, closest first. Raise TooManyRequestsError or
-        Discv5Error."""
-        return await self._ask(lambda engine, now, done: engine.lookup(target, now, done), "no lookup")
 
     async def _ask(
         self, start: Callable[[Engine, float, Callable[[T | None], None]], None], failure: str

@@ -60,9 +60,6 @@ const node = Discv5.create({
   bindAddrs: { ip4: multiaddr(`/ip4/127.0.0.1/udp/${port}`) },
   config: { pingInterval: 2000, addrVotesToUpdateEnr: 3, requestTimeout: 1000, lookupTimeout: 10000 }
 })
-node.on('talkReqReceived', (from, _enr, message) => {
-  node.sendTalkResp(from, message.id, Uint8Array.from(message.request).reverse())
-})
 
 const commands = {
   add: ({ enr }) => { node.addEnr(enr); return {} },

@@ -211,7 +211,7 @@ def test_walks_slow_down_when_there_is_nothing_new_and_on_demand() -> None:
 
 
 def test_requests_of_the_owner() -> None:
-    network, (a, b, c) = network_of(3)
+    network, (a, b) = network_of(2)
     got: list[Any] = []
     a.engine.ping(b.record, network.now, got.append)
     network.run(1)
@@ -219,18 +219,6 @@ def test_requests_of_the_owner() -> None:
     a.engine.find_node(b.record, [0], network.now, got.append)
     network.run(1)
     assert got[1] == [b.record]
-    b.engine.set_talk_handler(b"echo", lambda contact, payload: contact.endpoint.host.encode() + payload)
-    for other in (b, c):
-        a.engine.talk(other.record, b"echo", b"!", network.now, got.append)
-        network.run(1)
-    assert got[2:] == [a.endpoint.host.encode() + b"!", b""]
-    b.engine.set_talk_handler(b"echo", lambda _contact, _payload: bytes(2000))
-    a.engine.talk(b.record, b"echo", b"!", network.now, got.append)
-    network.run(1)
-    assert got[4] == b""
-    b.engine.set_talk_handler(b"echo", None)
-    with pytest.raises(ValueError, match="TALKREQ"):
-        a.engine.talk(b.record, b"echo", bytes(2000), network.now)
     with pytest.raises(ValueError, match="is not reachable"):
         a.engine.ping(a.record, network.now)
 
@@ -241,11 +229,10 @@ def test_silence_is_answered_by_none() -> None:
     nobody = record_of(identity(99), "55.0.0.1")
     a.engine.ping(nobody, network.now, got.append)
     a.engine.find_node(nobody, [256], network.now, got.append)
-    a.engine.talk(nobody, b"x", b"", network.now, got.append)
     network.run(1.9)
     assert got == []
     network.run(0.2)
-    assert got == [None, None, None]
+    assert got == [None, None]
 
 
 def test_requests_are_bounded() -> None:

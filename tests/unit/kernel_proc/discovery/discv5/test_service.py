@@ -148,13 +148,7 @@ async def test_requests() -> None:
         pong = await a.service.ping(b.record)
         assert pong.observed == a.service.bound[0]
         assert await a.service.find_node(b.record, [0]) == [b.record]
-        b.service.set_talk_handler(b"waku", lambda contact, payload: payload[::-1])
-        assert await a.service.talk(b.record, b"waku", b"abc") == b"cba"
-        assert await a.service.talk(b.record, b"other", b"abc") == b""
-        assert await a.service.lookup(b.record.node_id) == [b.record]
         assert a.service.gauges()["nodes_verified"] == 1
-        b.service.set_talk_handler(b"waku", None)
-        assert await a.service.talk(b.record, b"waku", b"abc") == b""
     for ask in (a.service.ping, lambda record: a.service.find_node(record, [1])):
         with pytest.raises(Discv5Error, match="is not running"):
             await ask(b.record)
@@ -169,13 +163,11 @@ async def test_silence_raises() -> None:
         async with running(a):
             with pytest.raises(Discv5Error, match="no response"):
                 await a.service.ping(nobody)
-            with pytest.raises(Discv5Error, match="no response"):
-                await a.service.talk(nobody, b"x", b"")
             for _ in range(8):
                 a.service._engine.ping(nobody, trio.current_time())  # type: ignore[union-attr]
             with pytest.raises(TooManyRequestsError):
                 await a.service.ping(nobody)
-        assert a.service.counters()["timeouts"] == 2
+        assert a.service.counters()["timeouts"] == 1
 
 
 @trio_test()
@@ -299,10 +291,8 @@ async def test_defects_of_callbacks_are_logged_and_do_not_end_the_service(
         raise RuntimeError("defect")
 
     a, b = Member(1), Member(2, external=broken, wanted=broken)
-    b.service.set_talk_handler(b"x", broken)
     async with running(a, b):
         assert b.service.add_record(a.record) is not None
-        assert await a.service.talk(b.record, b"x", b"") == b""
         await b.until(lambda: b.service.counters()["callback_failures"] >= 2)
         assert await a.service.ping(b.record)
     assert "callback raised" in caplog.text
