@@ -14,7 +14,7 @@ from starlette.responses import Response
 from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_json
-from logos_gateway.apps.journals import Journal
+from logos_gateway.apps.journal import Journal
 from logos_gateway.apps.sse import EventStreamResponse, sse_event
 from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
 from logos_gateway.bodies import TextRefusal, json_response, read_body
@@ -196,7 +196,7 @@ async def fate(request: Request) -> Response:
     text = request.path_params["requestId"]
     request_id = request_id_of(text)
     journal = await open_journal(request)
-    event = journal.fate(request_id)
+    event = journal.fates.find(request_id)
     if event is not None and event["kind"] != "message_propagated":
         return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
     for one in (await journal.client.pending()).sends:

@@ -24,7 +24,7 @@ from ipc_schema.hello import SeenPosition
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.channels import CHANNEL_OPERATIONS, serve_operation
 from logos_gateway.apps.encoding import event_json, plain_event
-from logos_gateway.apps.journals import BATCH_BYTES, JournalReader
+from logos_gateway.apps.journal import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import (
     read_subscription,
     reader_label,
