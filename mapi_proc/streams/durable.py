@@ -2,8 +2,8 @@
 ack.
 
 Unsent events are also kept in memory, within the bounds of the tail; the older part of a slow app's stream
-is read back from disk page by page. An app that is away or stuck thus costs its bounded share of disk, one
-page and a bounded tail, and other apps nothing.
+is read back from disk page by page, each while half of the one before waits. An app that is away or stuck
+thus costs its bounded share of disk, two pages at most and a bounded tail, and other apps nothing.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class DurableStream(AppStream):
         self._tail: deque[tuple[int, bytes, bytes]] = deque()
         self._tail_bytes = 0
         self._page: deque[JournalEntry] = deque()
+        self._page_half = 0
+        """With so many events of the page left, the next one is read."""
         self._reading = False
         self._connection = 0
 
@@ -195,20 +197,28 @@ class DurableStream(AppStream):
             if page[0].seq > wanted:
                 self._note_hole(page[0].seq - 1)
                 return self._dropped_event()
+            if len(page) <= self._page_half and not self._reading:
+                self._read_on(page[-1].seq)
             return page[0]
         if not self._reading:
-            self._reading = True
-            up_to = min(self._committed, tail[0][0] - 1) if tail else self._committed
-            connection, after = self._connection, self._sent
-            self._read_page(
-                self.app_id,
-                after,
-                up_to,
-                self.limits.page_bytes,
-                self.limits.page_events,
-                lambda entries: self._page_read(connection, after, entries),
-            )
+            self._read_on(self._sent)
         return None
+
+    def _read_on(self, after: int) -> None:
+        """Read the next page ahead of time: the app need not wait for the disk at the end of each."""
+        up_to = min(self._committed, self._tail[0][0] - 1) if self._tail else self._committed
+        if after >= up_to:
+            return
+        self._reading = True
+        connection = self._connection
+        self._read_page(
+            self.app_id,
+            after,
+            up_to,
+            self.limits.page_bytes,
+            self.limits.page_events,
+            lambda entries: self._page_read(connection, after, entries),
+        )
 
     def _dropped_event(self) -> tuple[int, bytes, bytes] | None:
         # Never before it is on disk: whatever was sent can be acknowledged.
@@ -227,6 +237,7 @@ class DurableStream(AppStream):
                 return  # A failed read: the next pump tries again (an immediate retry would loop).
             # Empty, but the stream has moved on: the bounds or an ack overtook the read.
             self._page.extend(entries)
+            self._page_half = len(entries) // 2
         self.pump()
 
     def _forget_first(self) -> None:

@@ -143,6 +143,27 @@ def test_a_stuck_app_costs_bounded_memory_and_reads_back() -> None:
     assert budget.used == 0
 
 
+def test_the_next_page_is_read_while_half_of_the_last_one_waits() -> None:
+    world = World(DurableLimits(tail_bytes=0, page_events=10))
+    world.append(25)
+    world.journal.commit()
+    connection = Connection()
+    world.stream.attach(connection, 1)
+    world.journal.read()
+    cost = connection.cost
+    world.stream.grant(4 * cost + 1)
+    assert connection.seqs == [1, 2, 3, 4, 5]
+    assert len(world.journal.reads) == 0
+    world.stream.grant(5 * cost + 1)
+    assert len(world.journal.reads) == 1
+    world.journal.read()
+    world.stream.grant(14 * cost + 1)
+    assert connection.seqs == list(range(1, 16))  # without a wait between the two pages
+    world.stream.grant(MUCH)
+    world.journal.read()
+    assert connection.seqs == list(range(1, 26))
+
+
 def test_a_budget_that_others_use_up_only_costs_reads() -> None:
     budget = CacheBudget(limit=1000, used=1000)
     world = World(budget=budget)
