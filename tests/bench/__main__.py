@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from tests.bench.apps import apps
@@ -73,11 +74,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="length of the runs (1)")
     parser.add_argument("--case", default="", metavar="TEXT", help="only cases whose name contains this")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep the data of archive-pg for further runs"
+    )
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHES]
     if unknown or arguments.runs < 1 or arguments.scale <= 0:
         parser.error(f"unknown bench: {', '.join(unknown)}" if unknown else "runs and scale are above 0")
-    options = Options(arguments.runs, arguments.scale, arguments.case)
+    options = Options(arguments.runs, arguments.scale, arguments.case, arguments.keep)
     emit(machine())
     for name in arguments.names or BENCHES:
         try:

@@ -7,6 +7,9 @@ topics, 8 shards, partitions of two hours, fsync on, loopback.
   larger tables and show only them. Reference: the same statements by psycopg, on as many connections.
 - `page by topic … while storing`: the same, while another kernel stores 1,000 messages a second.
 - `retention drop`: the oldest of 24 partitions is removed; reference: the same number of rows by DELETE.
+
+With `--keep DIR` the filled tables stay for further runs, such as `--case "page by cursor in 10M"`, until the
+last case has removed messages.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from tests.bench.harness import BenchError, Case, Options, Round, alternate, per
 from tests.support.postgres import PostgresServer, require_postgres
 
 BENCH: Final = "archive-pg"
+DATABASE: Final = "unfilled"
 SIZES: Final = {"100k": 100_000}
 LARGE: Final = {"1M": 1_000_000, "10M": 10_000_000}
 KERNELS: Final = (1, 2, 4)
@@ -55,16 +59,31 @@ QUERY_TIMEOUT: Final = 10.0
 
 def archive_pg(options: Options) -> Iterator[dict[str, Any]]:
     """The lines of all cases."""
-    with PostgresServer(require_postgres(), fsync="on", shared_buffers="1GB", max_wal_size="8GB") as server:
+    with PostgresServer(
+        require_postgres(), keep=options.keep, fsync="on", shared_buffers="1GB", max_wal_size="8GB"
+    ) as server:
         for kernels in KERNELS:
             if options.wants(f"inserts, {kernels} kernels"):
                 yield _inserts(server, kernels, options)
         chosen = {name: size for name, size in LARGE.items() if name in options.only} or SIZES
         for name, size in chosen.items():
             if "inserts" not in options.only:
-                url, count = server.url(_database(server)), options.count(size)
-                fill(url, count, START, KEEPS * SECOND // count)
-                yield from measure(url, name, count, options)
+                count = options.count(size)
+                database = _filled(server, count)
+                yield from measure(server.url(database), name, count, options)
+                if options.wants(f"retention drop in {name}"):
+                    server.execute(f"DROP DATABASE {database}")
+
+
+def _filled(server: PostgresServer, count: int) -> str:
+    """A database with so many messages, of an earlier run if there is one."""
+    name = f"filled_{count}"
+    if not server.execute(f"SELECT FROM pg_database WHERE datname = '{name}'"):
+        url = server.url(_database(server))
+        fill(url, count, START, KEEPS * SECOND // count)
+        server.execute("CHECKPOINT")  # none during the measurement, nor at the end
+        server.execute(f"ALTER DATABASE {DATABASE} RENAME TO {name}")
+    return name
 
 
 # --- inserts ----------------------------------------------------------------------------------------------
@@ -88,9 +107,10 @@ def _inserts(server: PostgresServer, kernels: int, options: Options) -> dict[str
 
 
 def _database(server: PostgresServer) -> str:
-    """A database with partitions for two days from START."""
-    name = server.new_database()
-    engine = PostgresEngine(server.url(name), shown=name)
+    """An empty database with partitions for two days from START."""
+    server.execute(f"DROP DATABASE IF EXISTS {DATABASE}")
+    server.execute(f"CREATE DATABASE {DATABASE}")
+    engine = PostgresEngine(server.url(DATABASE), shown=DATABASE)
     engine.open()
     for hours in range(0, 48, 4):
         if not engine.claim():
@@ -98,7 +118,7 @@ def _database(server: PostgresServer) -> str:
         engine.prepare(START + hours * 3600 * SECOND, KEEPS)
         engine.release()
     engine.close()
-    return name
+    return DATABASE
 
 
 def _groups(first: int, count: int) -> list[list[ArchivedRow]]:
@@ -177,12 +197,14 @@ def measure(url: str, name: str, count: int, options: Options) -> Iterator[dict[
             each.execute(SETTINGS.replace("SET LOCAL", "SET").encode())
             connections.put(each)
         queries = _queries(connection, count)
-        for kind, make in queries.items():
-            sides = [partial(_ask, make, read, options) for read in (ours, bare)]
-            yield _page_line(f"page by {kind} in {name}", *alternate(options.runs, *sides))
-        sides = [partial(_ask_while_storing, url, queries["topic"], read, options) for read in (ours, bare)]
-        yield _page_line(f"page by topic in {name} while storing", *alternate(options.runs, *sides))
-        yield _drop(engine, connection, name, count)
+        cases = {f"page by {kind} in {name}": partial(_ask, make) for kind, make in queries.items()}
+        cases[f"page by topic in {name} while storing"] = partial(_ask_while_storing, url, queries["topic"])
+        for case, ask in cases.items():
+            if options.wants(case):
+                sides = [partial(ask, read, options) for read in (ours, bare)]
+                yield _page_line(case, *alternate(options.runs, *sides))
+        if options.wants(f"retention drop in {name}"):
+            yield _drop(engine, connection, name, count)
 
 
 def _page_line(name: str, ours: list[Round], reference: list[Round]) -> dict[str, Any]:

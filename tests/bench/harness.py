@@ -32,11 +32,12 @@ class BenchError(Exception):
 @dataclass(frozen=True, slots=True)
 class Options:
     """`runs` measured runs of each side; `scale` makes every run shorter or longer; `only`: a part of the
-    names of the cases to run."""
+    names of the cases to run; `keep`: a directory for data that later runs use again."""
 
     runs: int = 5
     scale: float = 1.0
     only: str = ""
+    keep: Path | None = None
 
     def count(self, messages: int) -> int:
         """So many messages in a run."""

@@ -71,11 +71,19 @@ def _free_port() -> int:
 
 class PostgresServer:
     """One server; `with` starts and removes it. `options`: settings for its command line; `primary`: the one
-    of which it is a streaming replica."""
+    of which it is a streaming replica; `keep`: a directory that stays, and is used again if it exists."""
 
-    def __init__(self, binaries: Path, *, primary: PostgresServer | None = None, **options: str) -> None:
+    def __init__(
+        self,
+        binaries: Path,
+        *,
+        primary: PostgresServer | None = None,
+        keep: Path | None = None,
+        **options: str,
+    ) -> None:
         self._binaries = binaries
         self._primary = primary
+        self._keep = keep
         self._options = {"fsync": "off", "max_connections": "60", "shared_buffers": "64MB", **options}
         self._account = _account()
         self._names = itertools.count(1)
@@ -83,12 +91,17 @@ class PostgresServer:
         self.port = _free_port()
 
     def __enter__(self) -> PostgresServer:
-        # Short, because the path of the socket in it may have 107 bytes.
-        self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        if self._keep is not None:
+            self.directory = self._keep.resolve()
+            self.directory.mkdir(parents=True, exist_ok=True)
+        else:
+            # Short, because the path of the socket in it may have 107 bytes.
+            self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         try:
-            if self._account:
-                os.chown(self.directory, self._account["user"], self._account["group"])
-            self._initialise()
+            if not (self.directory / "data").exists():
+                if self._account:
+                    os.chown(self.directory, self._account["user"], self._account["group"])
+                self._initialise()
             self.start()
         except BaseException:
             self.__exit__()
@@ -98,8 +111,10 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
-            self.stop(signal.SIGQUIT)  # without a checkpoint: nothing is kept
-        shutil.rmtree(self.directory)
+            # Without a checkpoint where nothing is kept.
+            self.stop(signal.SIGQUIT if self._keep is None else signal.SIGINT)
+        if self._keep is None:
+            shutil.rmtree(self.directory)
 
     def _initialise(self) -> None:
         if self._primary is not None:
