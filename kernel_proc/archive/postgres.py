@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -44,6 +45,7 @@ T = TypeVar("T")
 WRITE_SECONDS: Final = 15.0
 REPLICA_PAUSE: Final = 10.0
 """How long a replica that failed is left alone."""
+RECENT_AT_ONCE: Final = 1024
 CUTS_SECONDS: Final = 60.0
 """How long the bounds of partitions are taken for known. They only make pages cheaper."""
 
@@ -141,25 +143,38 @@ class PostgresEngine(PostgresUpkeep):
         return self._insert(rows)
 
     def _insert(self, rows: Sequence[ArchivedRow]) -> int:
-        recent: list[psycopg.Cursor[Any]] = []
         with self._pool.writing(WRITE_SECONDS) as connection:
             asked = connection.execute(_TIMELINE)
             stored = connection.execute(INSERT, insert_columns(rows)) if rows else None
             row = asked.fetchone()
             assert row is not None
             server = (self._pool.losses, str(row[0]))
-            if server != self._server:
-                recent = [connection.execute(INSERT, insert_columns(group)) for group in self._recent]
-        lost = [cursor.rowcount for cursor in recent]
-        new = 0 if stored is None else stored.rowcount
-        self._server = server
-        if any(lost):
-            log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=sum(lost)))
-            if lost[0] and self._recent.is_short:
-                log.error("archive: a fail-over lost more messages than this node had kept: logos store sync")
+        if server != self._server:
+            self._insert_recent()
+            self._server = server
         if rows:
             self._recent.add(rows, time.monotonic())
-        return new
+        return 0 if stored is None else stored.rowcount
+
+    def _insert_recent(self) -> None:
+        """Store again what a fail-over may have lost.
+
+        In a transaction of its own and, as each group in `insert`, in the order of hashes: other kernels do
+        the same now, with the same messages in other groups.
+        """
+        groups = list(self._recent)
+        rows = sorted(chain.from_iterable(groups), key=lambda row: row.message_hash)
+        with self._pool.writing(WRITE_SECONDS) as connection:
+            stored = [
+                connection.execute(f"{INSERT} RETURNING hash", insert_columns(rows[at : at + RECENT_AT_ONCE]))
+                for at in range(0, len(rows), RECENT_AT_ONCE)
+            ]
+        lost = {digest for cursor in stored for (digest,) in cursor}
+        if not lost:
+            return
+        log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=len(lost)))
+        if self._recent.is_short and any(row.message_hash in lost for row in groups[0]):
+            log.error("archive: a fail-over lost more messages than this node had kept: logos store sync")
 
     # --- reading ---
 

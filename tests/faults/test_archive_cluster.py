@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 import trio
 
 from ipc_schema.config.archive import parse_database_url, parse_retention
 from ipc_schema.message import message_hash
 from kernel_proc.archive.api import ArchiveState, HistoryQuery
+from kernel_proc.archive.engine import DatabaseFailed
+from kernel_proc.archive.postgres import INSERT, PostgresEngine, insert_columns
 from kernel_proc.archive.postgres_pool import PostgresPool
+from kernel_proc.archive.rows import ArchivedRow
 from tests.support.aio import trio_test
 from tests.support.archive import (
     NOW,
@@ -102,6 +108,39 @@ def test_the_loss_of_the_primary_loses_no_message(tmp_path: Path) -> None:
                 assert archive.backlog().on_disk == 0
 
         run()
+
+
+def test_kernels_that_write_again_after_a_fail_over_do_not_deadlock(primary: PostgresServer) -> None:
+    """Both have stored the same messages, in another order."""
+    name = primary.new_database()
+    first, second, *held = (ArchivedRow(NOW, bytes([n]) * 32, 0, SHARD, "/c", b"") for n in range(4))
+    groups = [second, held[0], first], [first, held[1], second]
+    with (
+        ExitStack() as opened,
+        psycopg.connect(primary.url(name)) as holder,
+        ThreadPoolExecutor() as threads,
+    ):
+        engines = [PostgresEngine(primary.url(name), shown=name) for _ in groups]
+        for engine, rows in zip(engines, groups, strict=True):
+            opened.callback(engine.close)
+            for row in rows:
+                engine.insert([row])
+        primary.execute("TRUNCATE logos_message", name)
+        primary.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            f" WHERE application_name LIKE 'logos-kernel%' AND datname = '{name}'"
+        )
+        for engine in engines:
+            with pytest.raises(DatabaseFailed):
+                engine.insert([])
+        holder.execute(INSERT, insert_columns(held))  # stops both in the middle
+        writing = [threads.submit(engine.insert, []) for engine in engines]
+        waiting = f"SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{name}'"
+        eventually(lambda: len(primary.execute(waiting)) == 2)
+        holder.rollback()
+        for each in writing:
+            each.result()
+    assert count(primary, name) == 4
 
 
 def test_pages_come_from_the_replica_and_without_it_from_the_primary(
