@@ -119,7 +119,6 @@ def as_number(value: object, *, finite: bool = True) -> float:
 
 
 def as_boolean(value: object) -> bool:
-    """Check a bool."""
     if type(value) is not bool:
         raise FieldError(f"a boolean is expected, not {_kind(value)}")
     return value

@@ -62,15 +62,12 @@ class LeaseTable:
         return inactive
 
     def is_held(self, consumer: str, shard: int) -> bool:
-        """Return whether the consumer has a lease on the shard."""
         return (consumer, shard) in self._ends
 
     def holds_any(self, consumer: str) -> bool:
-        """Return whether the consumer has any lease."""
         return consumer in self._holders
 
     def is_active(self, shard: int) -> bool:
-        """Return whether any consumer has a lease on the shard."""
         return shard in self._counts
 
     def _uncount(self, consumer: str, shard: int) -> bool:

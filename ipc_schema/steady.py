@@ -45,7 +45,6 @@ class Stamp:
         return cls(boot, steady, wall, label)
 
     def to_note(self) -> bytes:
-        """Return it as JSON."""
         return json.dumps(self.to_dict()).encode()
 
     @classmethod
@@ -91,7 +90,6 @@ class SteadyClock:
         return max(0, self._wall() - stamp.wall)
 
     def stamp(self) -> Stamp:
-        """Return the stamp to store."""
         return Stamp(self._boot, self._steady(), self._wall(), self())
 
     @property

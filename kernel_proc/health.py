@@ -137,7 +137,6 @@ class HealthMonitor:
         self._changed.set()
 
     def current(self) -> NodeHealth:
-        """Return the current health."""
         lag = self._lag.report()
         return NodeHealth(
             state=self.state,
@@ -170,7 +169,6 @@ class HealthMonitor:
         self._publish(health)
 
     def _log_changes(self, health: NodeHealth) -> None:
-        """Log each shard whose health changed."""
         for shard in health.shards:
             if self._logged.get(shard.shard) != shard.health:
                 log.info(

@@ -123,7 +123,6 @@ class Node:
         ]
 
     def stop(self, reason: str) -> None:
-        """Stop the node gracefully."""
         if not self._stop.is_set():
             self._stop_reason = reason
             self._stop.set()

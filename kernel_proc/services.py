@@ -246,7 +246,6 @@ class Services:
     # --- lifetime ---
 
     def mount(self) -> None:
-        """Mount what is configured."""
         for service in self._mounted:
             service.mount()
         self.filter_client.mount()

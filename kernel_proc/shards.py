@@ -177,11 +177,9 @@ class Shards:
         return released
 
     def holds_lease(self, consumer: str) -> bool:
-        """Return whether the consumer has any lease."""
         return self._leases.holds_any(consumer)
 
     def is_leased(self, consumer: str, topic: str) -> bool:
-        """Return whether the consumer has a lease on the shard of a pubsub topic."""
         joined = self._joined.get(topic)
         return joined is not None and self._leases.is_held(consumer, joined.shard)
 
@@ -314,11 +312,9 @@ class Shards:
     # --- inspection ---
 
     def joined(self) -> list[int]:
-        """Return the joined shards."""
         return [joined.shard for joined in self._joined.values()]
 
     def states(self) -> list[StreamState]:
-        """Return the states of the recorded streams."""
         return [self._publisher.state(shard) for shard in self._publisher.active_shards()]
 
     def health(self) -> list[ShardHealth]:

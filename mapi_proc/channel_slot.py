@@ -23,7 +23,6 @@ class ChannelSlot:
         self.service: ChannelService | None = None
 
     def get(self) -> ChannelService:
-        """The service."""
         if self.service is None:
             self.service = self._make()
             self.service.set_online(self._online)
@@ -42,7 +41,6 @@ class ChannelSlot:
             self.service.wake()
 
     def adopt(self, network: AppNetwork) -> None:
-        """Begin on a network."""
         if self.service is not None:
             self.service.adopt(network)
 

@@ -73,7 +73,6 @@ class NodeFacts:
 
 
 def connection_of(facts: NodeFacts) -> NodeConnectionState:
-    """Return the connection status of a node."""
     if not facts.kernel_up:
         return NodeConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
     if facts.edge is not None:

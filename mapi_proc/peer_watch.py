@@ -50,7 +50,6 @@ class PeerWatch:
 
     @property
     def stores(self) -> set[str]:
-        """Return the connected store peers."""
         return self._peers.serving(STORE)
 
     def look(self) -> None:

@@ -53,7 +53,6 @@ class ServicePeers:
         return sum(self._serves(peer, protocols, shard) for peer in self._peers.values())
 
     def serving(self, protocols: tuple[str, ...]) -> set[str]:
-        """Return the connected peers that serve a protocol."""
         return {peer_id for peer_id, peer in self._peers.items() if self._serves(peer, protocols, None)}
 
     def connected(self, peer_id: str) -> float:
@@ -121,7 +120,6 @@ class ServicePeers:
         return min((end for end in ends if end > now), default=None)
 
     def __contains__(self, peer_id: object) -> bool:
-        """Return whether the peer is connected."""
         return peer_id in self._peers
 
     def _able(self, protocols: tuple[str, ...], shard: int | None, exclude: Iterable[str]) -> list[str]:

@@ -78,7 +78,6 @@ class BridgeFigures:
         self.counts[family, "", ""] = number
 
     def gauge(self, family: str, number: float, label: str = "", value: str = "") -> None:
-        """Set a gauge."""
         self.gauges[family, label, value] = number
 
     def trouble(self, part: str, reason: str) -> None:
@@ -97,7 +96,6 @@ class BridgeFigures:
         return [*found, *own_figures()]
 
     def status(self, version: str) -> dict[str, Any]:
-        """Return the whole status."""
         samples = self.samples()
         return {
             "pid": os.getpid(),

@@ -109,7 +109,6 @@ class JetStreamLink:
                 return
 
     async def close(self) -> None:
-        """Disconnect."""
         await self._drop()
 
     async def _drop(self) -> None:

@@ -74,7 +74,6 @@ class Layout:
         return f"{self.prefix}.sends."
 
     def fate_subject(self, client: str, kind: str) -> str:
-        """Return the subject of a fate."""
         return f"{self.prefix}.fates.{client}.{kind}"
 
     def dead_subject(self) -> str:

@@ -168,7 +168,6 @@ class RecordedSend:
         return replace(self, owner=owner)
 
     def ended(self, fate: str, reason: str) -> RecordedSend:
-        """Return it with its final fate."""
         return replace(self, fate=fate, reason=reason)
 
     @property

@@ -27,7 +27,6 @@ class TextRefusal(Exception):
         self.text = text
 
     def response(self) -> Response:
-        """Return the response."""
         return PlainTextResponse(self.text, self.status)
 
 
@@ -77,5 +76,4 @@ async def reference_body(request: Request, *, text_plain: bool = True) -> bytes:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """Return a JSON response."""
     return Response(encode_json(value), status, media_type="application/json")

@@ -40,11 +40,9 @@ class NodeLinks:
         self._on_kernel.append(callback)
 
     def start(self) -> None:
-        """Start connecting."""
         self._opening = asyncio.get_running_loop().create_task(self._open(), name="kernel link")
 
     async def close(self) -> None:
-        """Disconnect."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)

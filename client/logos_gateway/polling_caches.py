@@ -36,7 +36,6 @@ class TopicCache:
 
     @property
     def topics(self) -> list[str]:
-        """The subscribed topics."""
         return list(self._messages)
 
     def subscribe(self, topic: str) -> bool:
@@ -52,7 +51,6 @@ class TopicCache:
             self._bytes -= size
 
     def clear(self) -> None:
-        """Forget all topics."""
         self._messages.clear()
         self._bytes = 0
 
@@ -92,7 +90,6 @@ class ReceivedCache:
         self.dropped = 0
 
     def add(self, message: Any) -> None:
-        """Keep a message."""
         self._messages.append(message)
         if len(self._messages) > self._capacity:
             self._messages.popleft()
@@ -114,7 +111,6 @@ class SendEventCache:
         self.dropped = 0
 
     def add(self, request_id: str, event: Any) -> None:
-        """Keep an event of a send."""
         self._events.setdefault(request_id, []).append(event)
         if len(self._events) > self._capacity:
             self._events.popitem(last=False)

@@ -42,7 +42,6 @@ class ProblemError(Exception):
         self.retriable = retriable
 
     def body(self) -> dict[str, Any]:
-        """Return the members of the problem."""
         return _members(self.status, self.code, self.detail, retriable=self.retriable)
 
 

@@ -36,7 +36,6 @@ class RelayWatch:
 
     @property
     def shards(self) -> frozenset[int]:
-        """The shards watched."""
         return frozenset(self._feeds)
 
     async def watch(self, kernel: KernelClient, shards: Iterable[int]) -> None:
@@ -49,7 +48,6 @@ class RelayWatch:
                     self._feeds[shard] = feed, task
 
     async def unwatch(self, shard: int) -> None:
-        """Release a shard."""
         async with self._lock:
             feed, task = self._feeds.pop(shard, (None, None))
             if feed is not None and task is not None:

@@ -359,7 +359,6 @@ class Door:
     # --- single connections ---
 
     def descriptors(self) -> list[int]:
-        """Return all connections, by descriptor."""
         return list(self._by_descriptor)
 
     def inode(self, descriptor: int) -> int:

@@ -522,7 +522,6 @@ class DrainSocket:
         self._schedule()
 
     def connect(self, endpoint: str) -> None:
-        """Connect the socket to another endpoint."""
         self._socket.connect(endpoint)
         self._schedule()
 

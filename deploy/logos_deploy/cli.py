@@ -85,7 +85,6 @@ _EXITS: Final = """exit codes:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser with all subcommands."""
     parser = argparse.ArgumentParser(
         prog="logos",
         description="Run and inspect a Logos Delivery node, send and listen.",

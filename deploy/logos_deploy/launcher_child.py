@@ -36,7 +36,6 @@ class ChildEndedError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether it refused its configuration."""
         return self.code == ExitCode.CONFIG
 
 
@@ -153,7 +152,6 @@ class Keeper:
             self.kill()
 
     def kill(self) -> None:
-        """Kill it at once."""
         self._stop.set()
         self._signal(signal.SIGKILL)
         if self._process is not None:

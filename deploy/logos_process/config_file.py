@@ -10,7 +10,6 @@ from ipc_schema.config.sources import CONFIG_FILE, TomlFile, parse_toml
 
 
 def read_text(path: str) -> str:
-    """Return the text of a file."""
     return Path(path).read_text(encoding="utf-8")
 
 

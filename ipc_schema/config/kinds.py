@@ -86,7 +86,6 @@ def _within(value: Any, low: Any, high: Any, show: Callable[[Any], Any] = _same)
 
 
 def integer(low: int, high: int, name: str = "integer") -> Kind:
-    """An integer in low..high."""
     return Kind(name, lambda raw: _within(_parse_whole(raw), low, high))
 
 

@@ -463,7 +463,6 @@ class AppEventEncoder:
 
 
 def event_frames(header: bytes, payload: bytes = b"") -> list[bytes]:
-    """Return the frames of an event."""
     return [MAGIC, header, payload]
 
 

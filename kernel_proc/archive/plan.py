@@ -46,7 +46,6 @@ class Span(NamedTuple):
         return self.low >= self.high
 
     def holds(self, key: Key) -> bool:
-        """Return whether the key lies in the span."""
         return self.low < key < self.high
 
 

@@ -179,7 +179,6 @@ class PostgresEngine(PostgresUpkeep):
     # --- reading ---
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        """Return one page."""
 
         def work(connection: Connection) -> HistoryPage:
             return read_page(connection, query, self._known_cuts(connection))

@@ -79,7 +79,6 @@ def create_table(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
 
 
 def create_partition(connection: psycopg.Connection[tuple[Any, ...]], partition: Partition) -> None:
-    """Create an empty partition."""
     name = partition.name
     connection.execute(f"CREATE TABLE {name} PARTITION OF {TABLE} {partition.bounds}".encode())
     # The default of 20 % means too many dead rows in a large table.

@@ -63,6 +63,5 @@ class OfferQueue:
         self._waiting.extendleft(reversed(group))
 
     def settle(self, group: list[Offer]) -> None:
-        """Mark a group as settled."""
         self.settled += len(group)
         self.bytes -= sum(offer.cost for offer in group)

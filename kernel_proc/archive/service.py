@@ -128,7 +128,6 @@ class MessageArchive:
 
     @property
     def state(self) -> ArchiveState:
-        """The current state."""
         return self._writer.state
 
     @property

@@ -64,12 +64,10 @@ class MessageSpill:
         return None
 
     async def remove(self, mark: int, rows: Sequence[ArchivedRow]) -> None:
-        """Remove rows that the database has."""
         if not await self._do(partial(self._spool.remove, mark, rows)):
             await trio.sleep(SPILL_PAUSE)
 
     async def close(self) -> None:
-        """Close the file."""
         await in_thread(self._spool.close, self.limiter)
 
     async def _do(self, work: Callable[[], None]) -> bool:

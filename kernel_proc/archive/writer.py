@@ -138,7 +138,6 @@ class ArchiveWriter:
         self._scope.deadline = trio.current_time() + seconds
 
     def closed(self) -> None:
-        """Whether the database is closed."""
         self._set_state(ArchiveState.CLOSED)
 
     # --- lifetime ---

@@ -125,7 +125,6 @@ class EventPublisher:
         registry.add_source(self._samples)
 
     def attach(self, socket: EventOutlet) -> None:
-        """Set the socket for events."""
         self._socket = socket
 
     # --- messages: the hot path ---

@@ -65,7 +65,6 @@ class TrioLoop:
         self._reader = fd, callback
 
     def remove_reader(self, fd: int, /) -> None:  # noqa: ARG002
-        """Remove the reader."""
         self._reader = None
         if self._wait is not None:
             self._wait.cancel()

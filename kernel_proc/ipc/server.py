@@ -100,7 +100,6 @@ class IpcServer:
 
     @property
     def endpoints(self) -> Endpoints:
-        """Return the actual endpoints."""
         events, requests, control = self.doors
         return Endpoints(events.endpoint, requests.endpoint, control.endpoint)
 

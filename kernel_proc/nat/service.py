@@ -65,7 +65,6 @@ class PortMapper:
         registry.add_source(self._samples)
 
     def look(self) -> None:
-        """Look at once."""
         self._look.set()
 
     def describe(self) -> dict[str, object]:

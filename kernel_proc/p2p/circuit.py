@@ -51,7 +51,6 @@ class StreamTransport(trio.abc.AsyncResource):
             raise trio.BrokenResourceError(str(error)) from None
 
     async def send_all(self, data: bytes) -> None:
-        """Send all."""
         try:
             await self._stream.write(data)
         except StreamClosed as error:

@@ -42,5 +42,4 @@ class Counters:
         self._values[name] += 1
 
     def as_dict(self) -> dict[str, int]:
-        """Return a copy."""
         return dict(self._values)

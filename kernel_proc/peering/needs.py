@@ -36,7 +36,6 @@ class Needs:
         return PeerNeeds(self._cluster, shards, self._services, relay=self._relay is not None)
 
     def own_shards(self) -> Sequence[int]:
-        """Return the shards we relay."""
         return self._shards.joined() if self._relay is not None else ()
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
@@ -44,7 +43,6 @@ class Needs:
         return self._metadata.peer_shards(peer_id) or ()
 
     def mesh(self) -> Set[PeerIdText]:
-        """Return the peers in any of our meshes."""
         relay = self._relay
         if relay is None:
             return frozenset()

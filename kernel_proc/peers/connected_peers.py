@@ -68,7 +68,6 @@ class PeerBook:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Add a peer."""
         self._entries[connection.peer_id] = _Entry(connection)
         log.info(
             "peer connected",
@@ -116,12 +115,10 @@ class PeerBook:
     # --- queries ---
 
     def record(self, peer_id: PeerIdText) -> PeerRecord | None:
-        """Return the record of a connected peer."""
         entry = self._entries.get(peer_id)
         return None if entry is None else self._record(peer_id, entry)
 
     def records(self) -> list[PeerRecord]:
-        """Return the records of all connected peers."""
         return [self._record(peer_id, entry) for peer_id, entry in self._entries.items()]
 
     def _notify(self, change: PeerChange, peer_id: PeerIdText) -> None:

@@ -189,7 +189,6 @@ class PeerManager:
         self.store.postpone(peer_id, self.now(), DISCONNECTED_SECONDS, why)
 
     def is_configured(self, peer_id: PeerIdText) -> bool:
-        """Return whether the operator configured this peer."""
         return peer_id in self._settings.protected or peer_id in self._configured_peers.values()
 
     def operator_peer_found(self, peer_id: PeerIdText, address: str) -> None:

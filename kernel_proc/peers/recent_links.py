@@ -45,7 +45,6 @@ class RecentLinks:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Record the link."""
         self._connected.add(connection.peer_id)
         self._lost.pop(connection.peer_id, None)
         self._changed.set()

@@ -76,13 +76,11 @@ class PeerStore:
         return iter(self._peers.values())
 
     def get(self, peer_id: str) -> KnownPeer | None:
-        """Return what is known of a peer."""
         return self._peers.get(peer_id)
 
     # --- learning ---
 
     def set_origin(self, peer_id: str, origin: str) -> None:
-        """Correct the origin of a peer."""
         known = self._peers.get(peer_id)
         if known is not None and known.origin != origin:
             known.origin = origin
@@ -294,7 +292,6 @@ class PeerStore:
             self.pruned += 1
 
     def forget(self, peer_id: str) -> None:
-        """Remove a peer."""
         if (known := self._peers.get(peer_id)) is not None:
             self._forget(known)
 

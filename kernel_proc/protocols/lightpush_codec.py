@@ -92,7 +92,6 @@ class LegacyResponse(NamedTuple):
 
 
 def encode_request(request: PushRequest) -> bytes:
-    """Encode a LightPushRequest."""
     out = bytearray()
     put_text(out, 1, request.request_id)
     if request.pubsub_topic is not None:
@@ -112,7 +111,6 @@ def decode_request(body: bytes) -> PushRequest:
 
 
 def encode_response(response: PushResponse) -> bytes:
-    """Encode a LightPushResponse."""
     request_id, status, description, relay_peers = response
     out = bytearray()
     put_head(out, request_id, status, description)
@@ -132,7 +130,6 @@ def decode_response(body: bytes) -> PushResponse:
 
 
 def encode_legacy_request(request: PushRequest) -> bytes:
-    """Encode a PushRPC with a request."""
     inner = bytearray()
     put_text(inner, 1, request.pubsub_topic or "")
     put_bytes(inner, 2, request.message)

@@ -129,7 +129,6 @@ class MetadataProtocol:
 
     @property
     def local(self) -> Metadata:
-        """Our current metadata."""
         return Metadata(self._cluster, tuple(sorted(set(self._shards()))))
 
     def peer_shards(self, peer_id: PeerIdText) -> tuple[int, ...] | None:
@@ -169,7 +168,6 @@ class MetadataProtocol:
             event.set()
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """Forget the peer."""
         self._known.pop(peer_id, None)
         self._since.pop(peer_id, None)
         if (event := self._identified.pop(peer_id, None)) is not None:

@@ -81,7 +81,6 @@ def decode_request(body: bytes) -> int:
 
 
 def encode_response(response: PxResponse) -> bytes:
-    """Encode a response."""
     inner, out = bytearray(), bytearray()
     for record in response.records:
         info = bytearray()

@@ -108,7 +108,6 @@ class RequestService:
 
     @property
     def busy(self) -> Set[PeerIdText]:
-        """Return the peers with a request in progress."""
         return self._active.keys()
 
     def counters(self) -> dict[str, int]:

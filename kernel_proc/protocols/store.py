@@ -71,7 +71,6 @@ class StoreService:
         )
 
     async def answer(self, _peer_id: PeerIdText, body: bytes) -> bytes:
-        """Answer one query."""
         self._queries.add()
         response = await self._answer(body)
         if response.status != StoreStatus.SUCCESS:

@@ -245,7 +245,6 @@ class _Pages:
         self.done = False
 
     def following(self) -> HistoryQuery:
-        """Return the query for the next page."""
         return replace(self._query, cursor=self._cursor, limit=min(self._query.limit, self._room))
 
     def add(self, messages: Sequence[Found], cursor: bytes | None) -> None:

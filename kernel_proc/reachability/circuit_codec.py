@@ -42,7 +42,6 @@ class HopReply:
 
 
 def status_name(status: int) -> str:
-    """Return a status in words."""
     return _STATUS.get(status, f"status {status}")
 
 

@@ -45,7 +45,6 @@ class ReachabilityVerdict:
 
     @property
     def current(self) -> Reachability:
-        """The verdict."""
         for one in (Reachability.PUBLIC, Reachability.PRIVATE):
             if self.confidence(one) >= CONFIDENCE:
                 return one

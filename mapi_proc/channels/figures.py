@@ -39,7 +39,6 @@ class ChannelFigures:
         self.lost = 0
 
     def count(self, output: ChannelOutput) -> None:
-        """Count an output of a channel."""
         match output:
             case Transmit():
                 self.transmissions[output.kind.name.lower()] += 1

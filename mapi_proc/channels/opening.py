@@ -60,7 +60,6 @@ def open_message(data: bytes, channel_id: str, cipher: Cipher | None) -> Opened:
 
 
 def read_body(content: bytes) -> Body:
-    """What a decrypted content is."""
     try:
         return decode_segment(content)
     except SegmentError:

@@ -102,7 +102,6 @@ class Requests:
         return [self._end(request, DeliveryError(request.stored.request_id, error)) for request in old]
 
     def segments(self) -> Iterable[str]:
-        """Return all tracked segments."""
         return self._by_segment.keys()
 
     def _sent(self, request: _Request) -> Sent:

@@ -326,12 +326,10 @@ class ChannelService:
             self._base.shards.leave(change.shards_lost)
 
     def exists(self, app: App, channel_id: str) -> bool:
-        """Return whether the app has it open."""
         channel = self._channels.get(app, {}).get(channel_id)
         return channel is not None and channel.host is not None
 
     def list(self, app: App) -> Sequence[ChannelInfo]:
-        """Return the app's channels."""
         return [channel.info() for _, channel in sorted(self._channels.get(app, {}).items())]
 
     def status(self, app: App, channel_id: str) -> ChannelStatusReply:

@@ -42,7 +42,6 @@ class Tally:
         }
 
     def add(self, batch: Batch) -> None:
-        """Add a committed batch."""
         events, sends = self.counts
         last = self._last
         for (app_id,) in batch.apps_forgotten:

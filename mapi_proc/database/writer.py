@@ -104,7 +104,6 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="mapi-database", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         self._thread.start()
 
     def submit(self, submission: Submission) -> None:
@@ -195,7 +194,6 @@ class Writer:
             self._store([submission])
 
     def _commit(self, group: list[Submission]) -> None:
-        """Commit one transaction."""
         execute = self._connection.execute
         self._watch.check()
         full_sync = any(submission.batch.durable for submission in group)

@@ -123,7 +123,6 @@ class AppServer:
                     session.app.stream.pump()
 
     async def close(self) -> None:
-        """Close all connections."""
         for identity in list(self._sessions):
             self._gone(identity)
         await self._router.close()

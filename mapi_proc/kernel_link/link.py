@@ -134,7 +134,6 @@ class KernelLink:
         return any(not tracker.live_now for tracker in self._trackers.values())
 
     def tracker(self, shard: int) -> StreamTracker | None:
-        """Return the tracker of a followed shard."""
         return self._trackers.get(shard)
 
     async def request(

@@ -105,7 +105,6 @@ class StreamTracker:
 
     @property
     def epoch(self) -> bytes:
-        """The stream epoch that is followed."""
         return self._at.epoch
 
     @property

@@ -22,7 +22,6 @@ class HistoryRange(NamedTuple):
 
     @property
     def wanted(self) -> bool:
-        """Return whether any history is requested."""
         return self.since_last or self.back_ns > 0
 
 

@@ -90,7 +90,6 @@ class StorePeer:
 
     @property
     def name(self) -> str:
-        """Return its peer id."""
         return self._peer
 
     @property

@@ -72,7 +72,6 @@ class SendLedger:
 
     @property
     def states(self) -> dict[str, int]:
-        """Count the sends by state."""
         open_states = (state for state in SendState if not state.final)
         return {state.value: self._states[state] for state in open_states}
 

@@ -139,7 +139,6 @@ class OutboxRecord:
 
 
 def hash_of(network: AppNetwork, shard: int, message: WakuMessage) -> bytes:
-    """Return the message hash on the network's shard."""
     return message_hash(shard_topic(network.info.cluster, shard), message)
 
 

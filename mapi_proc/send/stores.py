@@ -26,7 +26,6 @@ class StorePresence:
         self._peers = peers
 
     async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
-        """Return the hashes that one store has."""
         failed = NoStore(f"no store for shard {shard} is connected")
         for peer in self._peers.choose(STORE, shard, _PEERS_A_ROUND, rotate=True):
             request = StoreQueryRequest(

@@ -133,7 +133,6 @@ class SendTask:
 
 
 def is_over(task: SendTask) -> bool:
-    """Return whether it is final."""
     return task.state.final
 
 

@@ -38,7 +38,6 @@ class TopicRoute(Generic[S]):
         """Whether any subscriber is durable."""
 
     def set(self, subscribers: tuple[S, ...]) -> None:
-        """Replace the subscribers."""
         self.subscribers = subscribers
         self.durable = any(subscriber.durable for subscriber in subscribers)
 
@@ -171,5 +170,4 @@ class SubscriptionTable(Generic[S]):
         return change
 
     def remove(self, subscriber: S) -> Change:
-        """Remove a subscriber with all its topics."""
         return self.unsubscribe(subscriber, self.topics_of(subscriber))

@@ -20,17 +20,14 @@ def ref(name: str) -> Schema:
 
 
 def text(about: str = "", **more: Any) -> Schema:
-    """Return the schema of a string."""
     return {"type": "string", **({"description": about} if about else {}), **more}
 
 
 def integer(about: str = "", **more: Any) -> Schema:
-    """Return the schema of an integer."""
     return {"type": "integer", **({"description": about} if about else {}), **more}
 
 
 def array(items: Schema, **more: Any) -> Schema:
-    """Return the schema of an array."""
     return {"type": "array", "items": items, **more}
 
 
@@ -47,7 +44,6 @@ def _parameter(place: str, name: str, about: str, schema: Schema, *, required: b
 
 
 def path(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
-    """Return a path parameter."""
     return _parameter("path", name, about, schema or {"type": "string", "minLength": 1}, required=True)
 
 
@@ -57,7 +53,6 @@ def query(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]
 
 
 def header(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
-    """Return an optional header."""
     return _parameter("header", name, about, schema or {"type": "string"}, required=False)
 
 

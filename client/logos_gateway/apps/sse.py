@@ -30,7 +30,6 @@ class EventStreamResponse(Response):
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the stream."""
         await send(
             {
                 "type": "http.response.start",

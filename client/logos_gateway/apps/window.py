@@ -114,7 +114,6 @@ class JournalWindow:
         self.drop_before(self._behind(position, 0))
 
     def drop_before(self, number: int) -> None:
-        """Drop the entries before a number."""
         entries = self._entries
         for _ in range(min(len(entries), max(0, number - self.first))):
             self.bytes -= entries.popleft().size

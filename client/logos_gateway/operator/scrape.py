@@ -78,5 +78,4 @@ class Scraper:
         return ProcessSamples(process, reply.samples, reply.families)
 
     async def close(self) -> None:
-        """Disconnect."""
         await asyncio.gather(*(client.close() for client in self._clients.values()))

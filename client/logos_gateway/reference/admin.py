@@ -175,7 +175,6 @@ async def service_peers(request: Request) -> Response:
 
 @router.get("/peers/connected", summary="Connected peers")
 async def connected_peers(request: Request) -> Response:
-    """Return the connected peers."""
     return json_response([show_peer(one) for one in await _kernel(request).peers()])
 
 

@@ -55,7 +55,6 @@ class MessagingCache:
             return self._client
 
     async def close(self) -> None:
-        """Disconnect."""
         if self._client is not None:
             await self._client.close()
         if self._reading is not None:

@@ -18,7 +18,6 @@ HELP: Final = "show the apps of a node: backlog, position in the stream, last se
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `apps`."""
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_where(parser)

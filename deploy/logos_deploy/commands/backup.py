@@ -23,7 +23,6 @@ HELP: Final = "copy a node's key, apps, peers and archive to a directory, also w
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `backup`."""
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="to be made; for its owner only")
     parser.add_argument("--without-archive", action="store_true", help="leave the messages of its store out")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

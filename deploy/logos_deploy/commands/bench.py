@@ -23,7 +23,6 @@ _SHARES: Final = (("median", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `bench`."""
     parser.add_argument(
         "--messages",
         type=int,

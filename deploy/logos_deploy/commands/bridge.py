@@ -19,7 +19,6 @@ _FROZEN_SECONDS: Final = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `bridge`."""
     commands = parser.add_subparsers(dest="action", metavar="action", required=True)
     status = commands.add_parser(
         "status", help="show whether it works, its lag and its sends", allow_abbrev=False

@@ -43,7 +43,6 @@ _KEY: Final = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `channel`."""
     parser.add_argument("action", choices=list(_ACTIONS), help="what to do")
     parser.add_argument(
         "channel", nargs="?", help="the channel's id; status: all channels of the app without"

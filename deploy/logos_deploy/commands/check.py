@@ -22,7 +22,6 @@ _TIMEOUT: Final = 15.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `check`."""
     parser.add_argument(
         "address", metavar="MULTIADDR", help="/ip4/…/tcp/…/p2p/<peer id>; also /dns4, /ws, /wss"
     )

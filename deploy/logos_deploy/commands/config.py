@@ -30,7 +30,6 @@ Rows = list[dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `config`: those of `up`, whose configuration it shows."""
     parser.add_argument(
         "--running", action="store_true", help="of the running node, not of one that these arguments describe"
     )

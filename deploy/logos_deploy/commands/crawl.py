@@ -31,7 +31,6 @@ _MAX_PARALLEL: Final = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `crawl`."""
     parser.add_argument("--preset", default="", help="the network, with its bootstrap nodes")
     parser.add_argument("--cluster-id", type=int, metavar="N", help="the network, instead of a preset")
     parser.add_argument(

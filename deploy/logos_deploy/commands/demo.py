@@ -15,7 +15,6 @@ HELP: Final = "two nodes on this machine: messages both ways, kill -9, recovery"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `demo`."""
     parser.add_argument("--keep", action="store_true", help="leave the nodes' directory, with all logs")
 
 

@@ -26,7 +26,6 @@ _LIST_SECONDS: Final = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `discovery` and of its subcommands."""
     add_query_options(parser)
     # Not from `add_where` again: a default behind the subcommand must not override a value before it.
     actions = parser.add_subparsers(dest="action", metavar="action")

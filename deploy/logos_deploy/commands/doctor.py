@@ -34,7 +34,6 @@ _PATIENCE: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `doctor`: those of `up`, whose success it predicts."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_node(parser)
 

@@ -35,7 +35,6 @@ _POLL: Final = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `down`."""
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="seconds to wait (default: 30)"
     )

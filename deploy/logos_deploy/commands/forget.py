@@ -16,7 +16,6 @@ HELP: Final = "delete a named app: its waiting events, subscriptions and channel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `forget`."""
     parser.add_argument("names", nargs="+", metavar="NAME", help="the app (logos apps shows them)")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

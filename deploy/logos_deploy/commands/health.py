@@ -45,7 +45,6 @@ class NodeReadiness:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `health`."""
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="seconds to wait for it to become ready (default: 0)"
     )

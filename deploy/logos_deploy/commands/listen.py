@@ -31,7 +31,6 @@ HELP: Final = "print the messages of content topics as they arrive"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `listen`."""
     parser.add_argument(
         "content_topics", metavar="content-topic", nargs="+", help="/application/1/name/encoding"
     )

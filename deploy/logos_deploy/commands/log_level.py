@@ -20,7 +20,6 @@ _UNKNOWN: Final = "unknown"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `log-level`."""
     parser.add_argument("level", nargs="?", metavar="LEVEL", help=f"the new one: {LOG_LEVEL.name}")
     parser.add_argument("--logger", metavar="NAME", help="of this part only, such as kernel_proc.relay")
     parser.add_argument("--process", choices=("kernel", "mapi"), help="of one process only (default: both)")

@@ -15,7 +15,6 @@ HELP: Final = "run a node from the command line, variables and file of the refer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `node`."""
     up.add_start(parser)
     parser.add_argument(
         "reference_flags", nargs="*", metavar="-- --option=value", help="options of the reference's node"

@@ -30,7 +30,6 @@ _SERVICES: Final = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `peers`."""
     parser.add_argument(
         "--all", action="store_true", help="also peers that are not connected, with the reason"
     )

@@ -24,7 +24,6 @@ _CONNECT: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `pending`."""
     parser.add_argument("--name", help="list those of this named app")
     parser.add_argument(
         "--cancel", metavar="ID", help="with --name: cancel this send, if it has not been attempted yet"

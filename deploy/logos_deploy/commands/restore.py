@@ -19,7 +19,6 @@ HELP: Final = "put a backup into a data directory whose node does not run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `restore`."""
     parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="made by logos backup")
     parser.add_argument(
         "--archive",

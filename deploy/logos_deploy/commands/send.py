@@ -32,7 +32,6 @@ _PUZZLING: Final = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `send`."""
     parser.add_argument("content_topic", metavar="content-topic", help="/application/1/name/encoding")
     parser.add_argument("payload", nargs="?", default="-", help="text; - or nothing: read standard input")
     parser.add_argument("--ephemeral", action="store_true", help="do not have stores keep it")

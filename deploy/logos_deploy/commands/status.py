@@ -51,7 +51,6 @@ class NodeStatus:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `status`."""
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
     parser.add_argument(

@@ -42,7 +42,6 @@ MOMENT: Final = "%Y-%m-%d %H:%M:%S"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `store` and of its subcommands."""
     add_query_options(parser)
     actions = parser.add_subparsers(dest="action", metavar="action")
     status = actions.add_parser("status", help="state, size and range (the default)", allow_abbrev=False)

@@ -38,7 +38,6 @@ _KINDS: Final = ("messages", "health", "peers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `tail`."""
     parser.add_argument(
         "--only", choices=_KINDS, action="append", help="only these (may be repeated; default: all)"
     )

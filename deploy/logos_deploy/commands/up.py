@@ -40,7 +40,6 @@ _LABEL_WIDTH: Final = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `up`."""
     add_node(parser)
     add_start(parser)
 

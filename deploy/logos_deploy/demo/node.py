@@ -135,7 +135,6 @@ class DemoNode:
         return await self._ready(what, killed)
 
     async def stop(self) -> None:
-        """Stop everything of this node."""
         await self._supervisor.stop()
 
     def left_running(self) -> list[int]:
@@ -143,7 +142,6 @@ class DemoNode:
         return sorted(pid for pid, handle in self._seen.items() if handle.alive())
 
     def logs(self) -> str:
-        """Return the ends of its logs."""
         paths = self._supervisor.paths
         parts = []
         for path in (paths.log, paths.log_of("kernel"), paths.log_of("mapi")):

@@ -235,7 +235,6 @@ def check_ports(uses: Iterable[PortUse]) -> Iterator[Finding]:
 
 
 def check_udp_port(use: PortUse) -> Finding:
-    """Check that the UDP port is free."""
     family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:

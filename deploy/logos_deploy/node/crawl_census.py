@@ -78,7 +78,6 @@ class Census:
 
 
 def take_census(nodes: Iterable[CrawledNode]) -> Census:
-    """Count the nodes."""
     total = 0
     counters: dict[str, Counter[str]] = {name: Counter() for name in DIMENSIONS}
     for node in nodes:

@@ -57,7 +57,6 @@ class LogFollower:
         return not same or there.st_size < file.tell()
 
     def close(self) -> None:
-        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -90,7 +90,6 @@ class NodePlan:
         return [use for use in _ports(self.kernel, self.mapi, self.gateway) if use.port]
 
     def arguments(self, table: str) -> tuple[str, ...]:
-        """Return the arguments of one process."""
         named = [f"--{CONFIG_FILE}={self.files[table]}"] if table in self.files else []
         return (*named, *to_flags(SCHEMAS[table], self.options[table]))
 

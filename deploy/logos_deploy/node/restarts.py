@@ -20,7 +20,6 @@ class RestartLimit:
         self._times: deque[float] = deque(maxlen=MAX_RESTARTS)
 
     def add(self, now: float) -> None:
-        """Count a restart."""
         self._times.append(now)
 
     def reached(self, now: float) -> bool:

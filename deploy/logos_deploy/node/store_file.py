@@ -42,7 +42,6 @@ class StoreFileWriter:
         self._write(MAGIC)
 
     def add(self, pubsub_topic: str, message: WakuMessage) -> None:
-        """Append a message."""
         topic, data = pubsub_topic.encode(), encode_message(message)
         record = b"\x0a" + encode_varint(len(topic)) + topic + b"\x12" + encode_varint(len(data)) + data
         self._write(_HEAD.pack(len(record), zlib.crc32(record)) + record)

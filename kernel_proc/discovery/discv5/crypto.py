@@ -52,7 +52,6 @@ def sign_proof(identity: Identity, challenge_data: bytes, ephemeral_key: bytes, 
 def verify_proof(
     public_key: bytes, signature: bytes, challenge_data: bytes, ephemeral_key: bytes, recipient_id: bytes
 ) -> bool:
-    """Return whether an id-signature is valid."""
     return verify(public_key, signature, _proof_digest(challenge_data, ephemeral_key, recipient_id))
 
 

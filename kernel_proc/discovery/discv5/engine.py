@@ -197,7 +197,6 @@ class Engine:
     # -- reports of the dialogue --------------------------------
 
     def known_record(self, node_id: bytes) -> Enr | None:
-        """Return the record in the table."""
         node = self.table.get(node_id)
         return None if node is None else node.record
 

@@ -92,7 +92,6 @@ class Lookup:
         self._answered.add(node_id)
 
     def failed(self, node_id: bytes) -> None:
-        """Mark a node as failed."""
         self._failed.add(node_id)
 
     @property

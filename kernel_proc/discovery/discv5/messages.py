@@ -75,7 +75,6 @@ _PING, _PONG, _FINDNODE, _NODES, _TALKREQ, _TALKRESP = range(1, 7)
 
 
 def encode(message: Message) -> bytes:
-    """Encode a message to plaintext."""
     request_id = rlp.encode(message.request_id)
     match message:
         case Ping(_, seq):

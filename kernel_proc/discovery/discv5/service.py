@@ -117,7 +117,6 @@ class Discv5Service:
         return None if self._engine is None else self._engine.observed(version)
 
     def nodes(self) -> list[Node]:
-        """Return the nodes of the table."""
         return [] if self._engine is None else self._engine.table.nodes()
 
     def has_answered(self, node_id: bytes) -> bool:

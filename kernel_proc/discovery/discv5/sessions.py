@@ -111,7 +111,6 @@ class Challenges:
         self._challenges: LruDict[NodeContact, deque[Challenge]] = LruDict(capacity)
 
     def add(self, contact: NodeContact, challenge: Challenge) -> None:
-        """Store a challenge."""
         known = self._challenges.get(contact) or deque(maxlen=_CHALLENGES_PER_CONTACT)
         known.append(challenge)
         self._challenges.put(contact, known)

@@ -78,7 +78,6 @@ class OwnStore:
 
 
 def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
-    """Return the methods."""
 
     def archive_of() -> Archive:
         if store.archive is None:

@@ -83,7 +83,6 @@ class Push(NamedTuple):
 
 
 def encode_request(request: FilterRequest) -> bytes:
-    """Encode a FilterSubscribeRequest."""
     out = bytearray()
     put_text(out, 1, request.request_id)
     put_varint(out, 2, request.kind)
@@ -103,7 +102,6 @@ def decode_request(body: bytes) -> FilterRequest:
 
 
 def encode_response(response: FilterResponse) -> bytes:
-    """Encode a FilterSubscribeResponse."""
     out = bytearray()
     put_head(out, *response)
     return bytes(out)

@@ -87,7 +87,6 @@ class PushLink:
         return False
 
     def wake(self) -> None:
-        """Wake the writer."""
         self.ready = False
         self._go.set()
 

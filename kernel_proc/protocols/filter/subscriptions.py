@@ -66,7 +66,6 @@ class Subscriptions:
         return self._criteria
 
     def peers(self) -> list[str]:
-        """Return all subscribers."""
         return list(self._peers)
 
     def criteria_of(self, peer_id: str) -> list[tuple[str, str]]:
@@ -86,7 +85,6 @@ class Subscriptions:
     # --- requests ---
 
     def handle(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
-        """Execute a request and return the response."""
         if request.kind == RequestType.PING:
             return self._ping(peer_id, request, now)
         if request.kind == RequestType.SUBSCRIBE:

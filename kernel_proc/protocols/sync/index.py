@@ -51,7 +51,6 @@ def _fold(packed: bytes | bytearray | memoryview) -> int:
 
 
 def fingerprint_of(keys: Iterable[SyncKey]) -> int:
-    """Return the fingerprint of some keys."""
     return _fold(b"".join(keys))
 
 
@@ -158,7 +157,6 @@ class KeyIndex:
 
     @property
     def oldest(self) -> SyncKey | None:
-        """The first key."""
         return self._firsts[0] if self._firsts else None
 
     # --- KeyView ---
@@ -175,7 +173,6 @@ class KeyIndex:
         return RangeSummary(count, fingerprint)
 
     def keys(self, low: SyncKey, high: SyncKey) -> list[SyncKey]:
-        """Return the keys in order."""
         found: list[SyncKey] = []
         for block, start, end in self._parts(low, high):
             packed = bytes(block.packed[start * KEY_SIZE : end * KEY_SIZE])
@@ -226,5 +223,4 @@ class MergedView:
         return RangeSummary(count, fingerprint)
 
     def keys(self, low: SyncKey, high: SyncKey) -> list[SyncKey]:
-        """Return the keys in order."""
         return sorted(key for part in self._parts for key in part.keys(low, high))

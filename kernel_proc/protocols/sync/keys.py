@@ -32,5 +32,4 @@ def time_of(key: SyncKey) -> int:
 
 
 def hash_of(key: SyncKey) -> bytes:
-    """Return the message hash."""
     return key[8:]

@@ -36,7 +36,6 @@ CERTAIN: Final = 1e-4
 
 
 def bloom_positions(form: str, item: str, bits: int, hashes: int = _HASHES) -> tuple[int, ...]:
-    """Return the bit positions of an id."""
     data = item.encode()
     width, hasher = (64, farm64) if form == NIM else (32, murmur32)
     first, step = (_magnitude(hasher(part), width) % bits for part in (data, data + b" b"))
@@ -61,7 +60,6 @@ class Bloom:
         self.data = bytearray(8 * (1 + self.bits // 64))
 
     def add(self, item: str) -> None:
-        """Add an id."""
         data = self.data
         for position in bloom_positions(self.form, item, self.bits, self.hashes):
             data[position >> 3] |= 1 << (position & 7)
@@ -76,7 +74,6 @@ class Bloom:
         return float((int.from_bytes(self.data, "little").bit_count() / self.bits) ** self.hashes)
 
     def encode(self) -> bytes:
-        """Encode for the wire."""
         if self.form == JS:
             return _swapped(self.data)
         return b"".join(

@@ -48,7 +48,6 @@ class Log:
         return len(self._known)
 
     def __contains__(self, message_id: str) -> bool:
-        """Return whether the message was delivered."""
         return message_id in self._known
 
     def settled(self, message_id: str) -> bool:

@@ -37,7 +37,6 @@ class RollingBloom:
         self._stale = False
 
     def add(self, item: str) -> None:
-        """Add an id."""
         if self._bloom is None:
             self._bloom = Bloom(self._form, self._capacity)
         self._bloom.add(item)
