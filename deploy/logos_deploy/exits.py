@@ -33,18 +33,15 @@ class Exit(IntEnum):
 
 
 _NOBODY: Final = "no node answers there"
+_FOREGROUND: Final = {
+    Exit.OK: "ended on request",
+    Exit.FAILED: "a process cannot run, or supervisord has ended",
+    Exit.IN_USE: "the data directory is in use by a running node",
+}
 
 COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
-    "up": {
-        Exit.OK: "ended on request",
-        Exit.FAILED: "a process cannot run, or supervisord has ended",
-        Exit.IN_USE: "the data directory is in use by a running node",
-    },
-    "node": {
-        Exit.OK: "ended on request",
-        Exit.FAILED: "a process cannot run, or supervisord has ended",
-        Exit.IN_USE: "the data directory is in use by a running node",
-    },
+    "up": _FOREGROUND,
+    "node": _FOREGROUND,
     "down": {
         Exit.OK: "nothing runs there any more",
         Exit.FAILED: "it is another user's",

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from ipc_schema.mapi.control import AppsReply, AppSummary
 from logos_client.control import ControlClient
-from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.commands.output import print_result
+from logos_deploy.commands.where import NodePlace, add_query_options, where
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import duration, one_line, size, table
@@ -18,23 +18,17 @@ HELP: Final = "show the apps of a node: backlog, position in the stream, last se
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_where(parser)
+    add_query_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 69: no Messaging API answers."""
     return run_interruptible(_apps(where(arguments), arguments))
 
 
 async def _apps(place: NodePlace, arguments: argparse.Namespace) -> int:
     async with ControlClient.connect(place.mapi.control, timeout=arguments.timeout) as control:
         reply = await control.apps(timeout=arguments.timeout)
-    if arguments.json:
-        print_json(as_json(reply))
-    else:
-        print(as_text(reply))
+    print_result(arguments, as_json(reply), as_text(reply))
     return Exit.OK
 
 

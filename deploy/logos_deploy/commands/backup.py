@@ -30,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 1: it cannot be copied, or there is such a directory already."""
     return run_interruptible(_backup(where(arguments), arguments))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from logos_client.messaging import MessagingClient
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_result
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.load import Load, LoadResult, percentile, run_load
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 1: some were refused or failed; 69: no MAPI; 75: outcomes were still open."""
     if arguments.messages < 1 or arguments.rate < 0 or arguments.in_flight < 1 or arguments.drain < 0:
         raise CommandError(
             Exit.USAGE, "--messages and --in-flight: at least 1; --rate and --drain: at least 0"
@@ -65,10 +64,7 @@ async def _bench(place: NodePlace, arguments: argparse.Namespace) -> int:
     )
     async with MessagingClient.connect(place.mapi.apps, timeout=_CONNECT) as client:
         result = await run_load(client, load)
-    if arguments.json:
-        print_json(as_json(load, result))
-    else:
-        print("\n".join(as_text(load, result)))
+    print_result(arguments, as_json(load, result), as_text(load, result))
     if result.clean:
         return Exit.OK
     return Exit.FAILED if result.refused or result.failed else Exit.UNDECIDED

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_result
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.control import bridge_status
 from logos_deploy.exits import CommandError, Exit
@@ -28,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0: it works; 1: a part of it does not; 69: there is none."""
     place = where(arguments)
     found = bridge_status(place.run_dir)
     if found is None:
@@ -40,10 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
             **found["troubles"],
             "process": f"it has not written its state for {silent:.0f} s",
         }
-    if arguments.json:
-        print_json(found)
-    else:
-        print("\n".join(as_text(found)))
+    print_result(arguments, found, as_text(found))
     return Exit.OK if found["ready"] else Exit.FAILED
 
 

@@ -77,7 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: done, or delivered; 1: not delivered; 65: refused; 69: no MAPI; 75: not known yet."""
     if arguments.channel is None and arguments.action != "status":
         raise CommandError(Exit.USAGE, f"{arguments.action} needs the channel's id")
     if arguments.action == "open" and not (arguments.topic and arguments.name):

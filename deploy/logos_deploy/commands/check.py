@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ipc_schema.config.addresses import check_multiaddr
 from ipc_schema.config.presets import find_preset
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_result
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.canary import SERVICES, NodeReport, ServiceAnswer, look_at
 from logos_deploy.session import run_interruptible
@@ -41,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 1: a service is missing or silent; 65: no multiaddr; 69: it was not reached."""
     try:
         check_multiaddr(arguments.address)
     except ValueError as error:
@@ -61,10 +60,7 @@ async def _check(arguments: argparse.Namespace, required: tuple[str, ...]) -> in
         timeout=arguments.timeout,
     )
     problems = _problems(report, required, arguments.require_shard)
-    if arguments.json:
-        print_json(as_json(report, problems))
-    else:
-        print("\n".join(as_text(report, problems)))
+    print_result(arguments, as_json(report, problems), as_text(report, problems))
     if not report.reached:
         return Exit.UNAVAILABLE
     return Exit.FAILED if problems else Exit.OK

@@ -15,7 +15,7 @@ from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_result
 from logos_deploy.commands.up import add_node, plan_of
 from logos_deploy.commands.where import NodePlace, where
 from logos_deploy.control import ask_health, bridge_status, gateway_addresses
@@ -42,16 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 78: the configuration is refused; 69: no node runs there."""
     if not arguments.running and arguments.ipc_dir is not None:
         arguments.overrides.append(f"ipc-dir={arguments.ipc_dir}")
     if arguments.running and (words := _words_of_a_node_to_be(arguments)):
         raise CommandError(Exit.USAGE, f"--running: {words} is for a node that does not run yet")
     found = _of_the_running(where(arguments)) if arguments.running else _of_a_node_to_be(arguments)
-    if arguments.json:
-        print_json(found, indent=2)
-    else:
-        print("\n".join(as_text(found, everything=arguments.all)))
+    print_result(arguments, found, as_text(found, everything=arguments.all), indent=2)
     return Exit.OK
 
 

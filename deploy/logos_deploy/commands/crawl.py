@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from ipc_schema.config.addresses import check_multiaddr, is_multiaddr, peer_id_in
 from ipc_schema.config.presets import find_preset
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_result
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.crawl_census import DIMENSIONS, Census, CrawledNode, take_census
 from logos_deploy.node.crawler import Crawl, CrawlPlan, crawling
@@ -66,7 +66,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 65: a bad bootstrap node; 69: no bootstrap node answers; 75: cut off by a limit."""
     plan = _plan(arguments)
     return run_interruptible(_crawl(plan, arguments))
 
@@ -151,10 +150,7 @@ def _report(crawl: Crawl, seconds: float, arguments: argparse.Namespace) -> None
     census = take_census(crawl.nodes.values())
     if arguments.prometheus is not None:
         _write_textfile(arguments.prometheus, crawl, census, seconds)
-    if arguments.json:
-        print_json(as_json(crawl, census, seconds))
-    else:
-        print("\n".join(as_text(crawl, census, seconds)))
+    print_result(arguments, as_json(crawl, census, seconds), as_text(crawl, census, seconds))
 
 
 def as_json(crawl: Crawl, census: Census, seconds: float) -> dict[str, Any]:

@@ -19,10 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run.
-
-    Exit code 0: everything worked and nothing is left running; 1: it did not, with the reason on stderr.
-    """
 
     async def play() -> int:
         return Exit.OK if await tell(_say, _complain, keep=arguments.keep) else Exit.FAILED

@@ -12,7 +12,7 @@ from typing import Any, Final
 from ipc_schema.kernel.discovery import Discv5Record, ListRecord
 from logos_client.exceptions import NoPeersError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import as_lines, print_json
+from logos_deploy.commands.output import as_lines, print_json, print_result
 from logos_deploy.commands.where import add_query_options, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.checkup import Level
@@ -49,10 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run.
-
-    Exit code 0; 1: the list cannot be read; 65: not a list, or not a record; 69: no kernel answers.
-    """
     return asyncio.run(_run(arguments))
 
 
@@ -73,10 +69,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show(view: NetworkView, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        print_json(as_json(view), indent=2)
-    else:
-        print("\n".join(as_text(view, time.time())))
+    print_result(arguments, as_json(view), as_text(view, time.time()), indent=2)
     return Exit.OK
 
 
@@ -176,8 +169,5 @@ async def _switch(client: KernelClient, arguments: argparse.Namespace) -> int:
 
 async def _boot_nodes(client: KernelClient, arguments: argparse.Namespace) -> int:
     number = await client.discovery_bootnodes(arguments.enrs, add=arguments.add)
-    if arguments.json:
-        print_json({"boot_nodes": number})
-    else:
-        print(f"discv5 has {count(number, 'boot node')}")
+    print_result(arguments, {"boot_nodes": number}, f"discv5 has {count(number, 'boot node')}")
     return Exit.OK

@@ -14,7 +14,7 @@ from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import as_lines, print_json
+from logos_deploy.commands.output import as_lines, print_result
 from logos_deploy.commands.up import add_node, plan_of
 from logos_deploy.control import ask_health
 from logos_deploy.exits import Exit
@@ -39,13 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0: no problem, perhaps warnings; 1: a problem."""
     findings = list(examine(arguments))
     bad = [finding for finding in findings if finding.level is Level.FAIL]
-    if arguments.json:
-        print_json({"ok": not bad, "findings": findings}, indent=2)
-    else:
-        print("\n".join(as_text(findings)))
+    print_result(arguments, {"ok": not bad, "findings": findings}, as_text(findings), indent=2)
     return Exit.FAILED if bad else Exit.OK
 
 

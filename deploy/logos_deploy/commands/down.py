@@ -44,10 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run.
-
-    Exit code 0: nothing runs there any more; 75: something still does; 1: not permitted to stop it.
-    """
     return run_interruptible(_down(where(arguments, denied=Exit.FAILED), arguments))
 
 

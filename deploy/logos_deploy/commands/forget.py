@@ -7,7 +7,7 @@ from typing import Final
 
 from logos_client.messaging import MessagingClient
 from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.commands.where import NodePlace, add_query_options, where
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 
@@ -17,13 +17,10 @@ HELP: Final = "delete a named app: its waiting events, subscriptions and channel
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="the app (logos apps shows them)")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_where(parser)
+    add_query_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 1: it is connected; 65: no such app of this user; 69: no Messaging API answers."""
     return run_interruptible(_forget(where(arguments), arguments))
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 from ipc_schema.mapi.methods import ConnectionStatus
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.commands.output import print_result
+from logos_deploy.commands.where import NodePlace, add_query_options, where
 from logos_deploy.control import ControlHealth, ask_health
 from logos_deploy.exits import Exit
 from logos_deploy.node.running import mapi_is_supervised
@@ -53,13 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="ready only with a network: with MAPI a connection status other than Disconnected, else a peer",
     )
-    parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: 2)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_where(parser)
+    add_query_options(parser, seconds=2.0)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0: ready; 1: some process is not; 69: no answer."""
     return run_interruptible(_health(where(arguments), arguments))
 
 
@@ -73,10 +70,7 @@ async def _health(place: NodePlace, arguments: argparse.Namespace) -> int:
         if found.exit is Exit.OK or loop.time() >= deadline:
             break
         await asyncio.sleep(_POLL)
-    if arguments.json:
-        print_json(as_json(found))
-    else:
-        print("\n".join(as_text(found, place)))
+    print_result(arguments, as_json(found), as_text(found, place))
     return found.exit
 
 

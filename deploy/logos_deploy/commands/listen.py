@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until Ctrl-C (exit code 0), or `--count` messages. 65: a topic is refused; 69: no MAPI."""
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(Exit.USAGE, "--count: at least 1")
     place = where(arguments)

@@ -8,7 +8,7 @@ from typing import Final
 from ipc_schema.config.kinds import LOG_LEVEL
 from logos_client.control import ControlClient
 from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.commands.where import NodePlace, add_query_options, where
 from logos_deploy.control import ask_health
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
@@ -23,13 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("level", nargs="?", metavar="LEVEL", help=f"the new one: {LOG_LEVEL.name}")
     parser.add_argument("--logger", metavar="NAME", help="of this part only, such as kernel_proc.relay")
     parser.add_argument("--process", choices=("kernel", "mapi"), help="of one process only (default: both)")
-    parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: 2)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    add_where(parser)
+    add_query_options(parser, seconds=2.0)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 65: no such level or logger; 69: no process answers."""
     if arguments.level is None and arguments.logger is not None:
         raise CommandError(Exit.USAGE, "--logger needs a level")
     if arguments.level is not None:

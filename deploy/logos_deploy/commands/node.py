@@ -24,6 +24,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Check everything, then start, then stay until the end."""
-    return up.run_node(arguments)
+run: Final = up.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
@@ -18,6 +19,16 @@ _MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
 def print_json(value: object, *, indent: int | None = None) -> None:
     """Print one JSON document; without `indent` on one line."""
     print(to_json(value, indent=indent), flush=True)
+
+
+def print_result(
+    arguments: argparse.Namespace, value: object, text: str | Iterable[str], *, indent: int | None = None
+) -> None:
+    """Print the result of a command: JSON if `--json` asks for it, else text or lines."""
+    if arguments.json:
+        print_json(value, indent=indent)
+    else:
+        print(text if isinstance(text, str) else "\n".join(text))
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Final
 from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import PeerRecord
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import add_where, where
+from logos_deploy.commands.output import print_result
+from logos_deploy.commands.where import add_query_options, where
 from logos_deploy.exits import Exit
 from logos_deploy.node.network_view import NetworkView, look, reason, wanted_peers
 from logos_deploy.text import count, duration, one_line, table
@@ -34,18 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all", action="store_true", help="also peers that are not connected, with the reason"
     )
     parser.add_argument("--long", action="store_true", help="full peer ids, and agent strings")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
-    add_where(parser)
+    add_query_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0, or 69 if no kernel answers."""
     view = asyncio.run(ask(arguments))
-    if arguments.json:
-        print_json(as_json(view, known=arguments.all), indent=2)
-    else:
-        print("\n".join(as_text(view, time.time(), known=arguments.all, long=arguments.long)))
+    print_result(
+        arguments,
+        as_json(view, known=arguments.all),
+        as_text(view, time.time(), known=arguments.all, long=arguments.long),
+        indent=2,
+    )
     return Exit.OK
 
 

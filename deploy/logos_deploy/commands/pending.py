@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ipc_schema.mapi.methods import PendingReply, PendingSend
 from logos_client.messaging import MessagingClient
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_json, print_result
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ask_health
 from logos_deploy.exits import CommandError, Exit
@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 1: too late to cancel; 65: no such app; 69: no MAPI."""
     if arguments.name is None and arguments.cancel:
         raise CommandError(Exit.USAGE, "--cancel needs --name")
     request_id = _request_id(arguments.cancel)
@@ -79,18 +78,16 @@ async def _of_one(place: NodePlace, arguments: argparse.Namespace, request_id: b
         if request_id is not None:
             return _say_cancelled(arguments, await client.cancel(request_id, name=arguments.name))
         reply = await client.pending(name=arguments.name)
-    if arguments.json:
-        print_json(as_json(reply))
-    else:
-        print(as_text(reply, time.time_ns()))
+    print_result(arguments, as_json(reply), as_text(reply, time.time_ns()))
     return Exit.OK
 
 
 def _say_cancelled(arguments: argparse.Namespace, cancelled: bool) -> int:
-    if arguments.json:
-        print_json({"cancelled": cancelled})
-    else:
-        print("cancelled" if cancelled else "too late, or there is no such send")
+    print_result(
+        arguments,
+        {"cancelled": cancelled},
+        "cancelled" if cancelled else "too late, or there is no such send",
+    )
     return Exit.OK if cancelled else Exit.FAILED
 
 

@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0; 65: not a backup, or a damaged one; 73: the node runs."""
     place = where(arguments)
     _refuse_running(place)
     try:

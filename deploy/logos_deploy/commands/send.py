@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0: propagated; 1: given up; 65: refused; 69: no MAPI; 75: not known yet."""
     place = where(arguments)
     # fsencode: an argument that is not UTF-8 is sent as its original bytes
     payload = _standard_input() if arguments.payload == "-" else os.fsencode(arguments.payload)

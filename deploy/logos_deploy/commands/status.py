@@ -13,13 +13,13 @@ from typing import Any, Final
 from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolHealth, ProtocolState
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import Screen, print_json
+from logos_deploy.commands.health import NodeReadiness, ask_both
+from logos_deploy.commands.output import Screen, print_json, print_result
 from logos_deploy.commands.pending import by_state
-from logos_deploy.commands.where import NodePlace, add_where, where
-from logos_deploy.control import ControlHealth, ask_health
+from logos_deploy.commands.where import NodePlace, add_query_options, where
+from logos_deploy.control import ControlHealth
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.network_view import reachable_text
-from logos_deploy.node.running import mapi_is_supervised
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
@@ -31,28 +31,14 @@ _PEERS_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeStatus:
-    """The answers. `peers` and `info` are None if the kernel's requests are not answered."""
+class NodeStatus(NodeReadiness):
+    """With what the kernel's requests socket answers; None: no answer."""
 
-    kernel: ControlHealth | None
-    mapi: ControlHealth | None
-    mapi_expected: bool
-    """A `logos up` with a MAPI runs there."""
     peers: list[PeerRecord] | None
     info: dict[str, object] | None
 
-    @property
-    def exit(self) -> Exit:
-        """Exit code; 0 if the kernel is ready, and so is MAPI where there is or should be one."""
-        if self.kernel is None and self.mapi is None:
-            return Exit.UNAVAILABLE
-        needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
-        return Exit.OK if all(part is not None and part.common.ready for part in needed) else Exit.FAILED
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
     parser.add_argument(
         "--watch",
         type=float,
@@ -61,11 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="refresh until Ctrl-C, in place on a terminal (default: every 2 s)",
     )
-    add_where(parser)
+    add_query_options(parser, seconds=3.0)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run. Exit code 0: ready; 1: some process is not; 69: nothing runs there."""
     if arguments.watch is not None and not arguments.watch >= 0.1:
         raise CommandError(Exit.USAGE, "--watch: at least 0.1 s")
     place = where(arguments)
@@ -76,10 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _once(place: NodePlace, arguments: argparse.Namespace) -> int:
     status = await gather(place, arguments.timeout)
-    if arguments.json:
-        print_json(as_json(status), indent=2)
-    else:
-        print("\n".join(as_text(status, place)))
+    print_result(arguments, as_json(status), as_text(status, place), indent=2)
     return status.exit
 
 
@@ -98,16 +80,11 @@ async def _watch(place: NodePlace, arguments: argparse.Namespace) -> int:
 async def gather(place: NodePlace, timeout: float) -> NodeStatus:
     """Ask all processes concurrently; none delays the others."""
     async with asyncio.TaskGroup() as group:
-        kernel = group.create_task(ask_health(place.kernel.control, timeout))
-        mapi = group.create_task(ask_health(place.mapi.control, timeout))
+        both = group.create_task(ask_both(place, timeout))
         facts = group.create_task(_facts(place, timeout))
-    peers, info = facts.result() or (None, None)
+    found, (peers, info) = both.result(), facts.result() or (None, None)
     return NodeStatus(
-        kernel=kernel.result(),
-        mapi=mapi.result(),
-        mapi_expected=mapi_is_supervised(place.supervisor),
-        peers=peers,
-        info=info,
+        kernel=found.kernel, mapi=found.mapi, mapi_expected=found.mapi_expected, peers=peers, info=info
     )
 
 

@@ -24,7 +24,7 @@ from ipc_schema.kernel.store_admin import (
 from ipc_schema.message import WakuMessage
 from logos_client.exceptions import BadRequestError, NoPeersError
 from logos_client.kernel import KernelClient
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import print_json, print_result
 from logos_deploy.commands.where import add_query_options, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.store_file import StoreFileError, StoreFileReader, StoreFileWriter
@@ -72,11 +72,6 @@ def _moment(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run.
-
-    Exit code 0; 1: no store to sync with, a bad message was found, or one was not imported; 65: not such a
-    file, or damaged; 69: no kernel answers, or store is off.
-    """
     return run_interruptible(_run(arguments))
 
 
@@ -99,10 +94,7 @@ async def _run(arguments: argparse.Namespace) -> int:
 
 
 def _show(status: StoreStatusReply, arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        print_json(status.to_body(), indent=2)
-    else:
-        print("\n".join(as_text(status, time.time())))
+    print_result(arguments, status.to_body(), as_text(status, time.time()), indent=2)
     return Exit.OK
 
 
@@ -175,10 +167,11 @@ async def _sync(client: KernelClient, arguments: argparse.Namespace) -> int:
         session = await client.store_sync(arguments.peer, timeout=SYNC_SECONDS)
     except NoPeersError as error:
         raise CommandError(Exit.FAILED, error.message) from None
-    if arguments.json:
-        print_json(session.to_body())
-    else:
-        print(f"{session.peer}: {_session_text(session)}, {duration(session.took_ms / 1000)}")
+    print_result(
+        arguments,
+        session.to_body(),
+        f"{session.peer}: {_session_text(session)}, {duration(session.took_ms / 1000)}",
+    )
     return Exit.OK
 
 

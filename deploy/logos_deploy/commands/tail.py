@@ -56,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until Ctrl-C (exit code 0), or `--count` events. 69: no kernel; 65: no such shard."""
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(Exit.USAGE, "--count: at least 1")
     return run_interruptible(_tail(where(arguments), arguments), interrupted=Exit.OK)

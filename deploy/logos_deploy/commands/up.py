@@ -76,12 +76,7 @@ def add_node(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything, then start, then stay until the end."""
-    return run_node(arguments)
-
-
-def run_node(arguments: argparse.Namespace) -> int:
-    """Run the node that the arguments of `up` or `node` describe."""
+    """Check everything, then start the node of `up` or `node`, then stay until its end."""
     # First: the processes of the node are not the service that systemd started.
     manager = ServiceManager.take(os.environ)
     plan, environ = _plan(arguments)

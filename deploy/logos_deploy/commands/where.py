@@ -46,14 +46,16 @@ def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
         group.add_argument(name, metavar=kind, help=text, default=argparse.SUPPRESS if again else None)
 
 
-def add_query_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """Add `--json`, `--timeout` and the arguments that name a node; `again` as in `add_where`."""
+def add_query_options(parser: argparse.ArgumentParser, *, again: bool = False, seconds: float = 5.0) -> None:
+    """Add `--json`, `--timeout` (by default `seconds`) and the arguments that name a node; `again` as in
+    `add_where`."""
     left: Any = argparse.SUPPRESS
     parser.add_argument(
         "--json", action="store_true", default=left if again else False, help="print one JSON object"
     )
+    text = f"(default: {seconds:g})"
     parser.add_argument(
-        "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
+        "--timeout", type=float, default=left if again else seconds, metavar="SECONDS", help=text
     )
     add_where(parser, again=again)
 
