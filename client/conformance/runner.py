@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 import zmq
 
+from conformance.flood import Flood
 from conformance.kernel_server import TOPIC, ScriptedKernel
 from conformance.server import ScriptedServer
 from ipc_schema.mapi.events import AppEventKind
@@ -131,6 +134,14 @@ class Adapter:
         select.select([self.fd], [], [], seconds)
         self.receive()
 
+    def pause(self) -> None:
+        """Let the client's process stand still."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     def close(self) -> None:
         """Stop the client."""
         assert self._process.stdin is not None
@@ -230,6 +241,22 @@ class _Run:
                 self.server.out_of_band(AppEventKind.TAKEN_OVER)
             case name:
                 getattr(self.server, name)()
+
+    def _flooded(self, step: dict[str, Any]) -> None:
+        """Kill one server after the other, each with a client that has not read what it was sent."""
+        self._until_idle()
+        self.server.stop()
+        for _ in range(step["flooded"]):
+            flood = Flood(self.server.path)
+            try:
+                self._until(functools.partial(flood.said, "greeted"), "no hello has come")
+                self.adapter.pause()
+                flood.begin()
+                self._until(functools.partial(flood.said, "full"), "the server can still send")
+            finally:
+                flood.kill()
+                self.adapter.resume()
+        self.server.start()
 
     def _limits(self, step: dict[str, Any]) -> None:
         self.server.limits.update(step["limits"])

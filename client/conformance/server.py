@@ -50,6 +50,7 @@ class ScriptedServer:
     """`answers[method]`: what to do with the next requests of a method, instead of the plain answer."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.endpoint = f"ipc://{path}"
         self.limits: dict[str, int] = {
             "in_flight": 64,

@@ -31,10 +31,8 @@ from ipc_schema.frames import (
     is_app_event,
 )
 from ipc_schema.hello import HELLO, HELLO_FIRST
-from logos_client._monitor import ConnectionMonitor
+from logos_client._dealer import ReconnectingDealer
 from logos_client._turnstile import Turnstile
-from logos_sockets import open_dealer
-from logos_sockets.drain import DrainSocket
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +133,10 @@ class RequestConnection:
         self._id_count = 0
         self._heard = self._spoke = self._loop.time()
         self._tick: asyncio.TimerHandle | None = None
-        socket = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
-        self._monitor = ConnectionMonitor(socket, self._connected, self._disconnected)
-        self._socket = DrainSocket(self._loop, socket, self._receive)
-        self._socket.connect(endpoint)
+        self._dealer = ReconnectingDealer(
+            endpoint, self._connected, self._disconnected, self._receive, context=context, max_frame=max_frame
+        )
+        self._socket = self._dealer.socket
         if keepalive is not None:
             self._tick = self._loop.call_later(silence / _TICKS, self._check_alive)
 
@@ -180,7 +178,7 @@ class RequestConnection:
             ) from None
 
     def _hint(self) -> str:
-        if not self._monitor.strange:
+        if not self._dealer.strange:
             return f" ({self._state.value})"
         return (
             ": what listens there takes no requests (an events socket, or no server of this contract), "
@@ -313,7 +311,6 @@ class RequestConnection:
     def _connected(self) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        self._socket.drain_now()  # lets the socket drop the previous connection
         if self._hello is None:
             self._set_state(ConnectionState.READY)
         else:
@@ -322,7 +319,6 @@ class RequestConnection:
     def _disconnected(self) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        self._socket.drain_now()  # replies that arrived before the loss
         self._stop_greeting()
         self.failure = None
         self._lose("the connection was lost")
@@ -449,8 +445,7 @@ class RequestConnection:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        self._monitor.close()
-        self._socket.close()
+        self._dealer.close()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -39,10 +39,6 @@ _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 #: Most messages handled in one turn of the loop, and the time after which the turn ends early.
 DEFAULT_BATCH: Final = 256
 _BATCH_SECONDS: Final = 0.02
-_READS_TO_COMMANDS: Final = 100
-"""libzmq processes commands at each 100th read that finds something (config.hpp, `inbound_poll_rate`)."""
-_FRAMES_EXPECTED: Final = 8
-"""Few messages have more."""
 #: Frames kept of one message to a server: identity, delimiter, three of ours, 64 blobs and some room. The
 #: rest is read and dropped, and the decoder then refuses the message.
 MAX_FRAMES: Final = 80
@@ -171,7 +167,6 @@ class DrainSocket:
         self._get_option: Callable[[int], Any] = functools.partial(zmq.backend.Socket.get, socket)
         self._last_frame: zmq.Frame | None = None
         self._draining = False
-        self._reads = 0  # since the last one that found nothing
         self._looked = False  # after a send, since the last drain: the next ones share one look
         self._paused = False
         self._scheduled: Handle | None = None
@@ -379,17 +374,11 @@ class DrainSocket:
         try:
             for _ in range(self._batch):
                 frames: list[bytes] = []
-                if self._reads % _READS_TO_COMMANDS > _READS_TO_COMMANDS - _FRAMES_EXPECTED:
-                    # Asking for events processes commands, too. If a DEALER with IMMEDIATE hears between two
-                    # frames of a message that its connection is lost, libzmq 4.3.5 aborts the process
-                    # (fq.cpp, `!_more`), so let it hear of it now.
-                    self._get_option(_EVENTS)
                 try:
                     for _ in sure:
                         frames.append(receive(_NOBLOCK))  # noqa: PERF401 (what came before EAGAIN stays)
                     frame: zmq.Frame = receive(_NOBLOCK, False)
                 except zmq.Again:
-                    self._reads = 0
                     if not frames:
                         again = False
                         break
@@ -400,9 +389,6 @@ class DrainSocket:
                         frame = receive(_NOBLOCK, False)
                         if len(frames) < self._most_frames:
                             frames.append(frame.bytes)
-                        else:
-                            self._reads += 1
-                    self._reads += len(frames)
                     self._last_frame = frame
                     if self.heard is not None:
                         self.heard(self.peer_descriptor())
@@ -526,7 +512,8 @@ class DrainSocket:
         self._schedule()
 
     def disconnect(self, endpoint: str) -> None:
-        """Disconnect from an endpoint; unread messages are dropped."""
+        """Disconnect from an endpoint, and drop its messages: those not read, and those not on their way."""
+        self._send_run()
         self._socket.disconnect(endpoint)
         self._schedule()
 

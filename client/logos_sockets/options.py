@@ -15,6 +15,8 @@ PUBLISHER_MEMORY: Final = 32 << 20
 _HANDSHAKE_MS: Final = 5_000
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 250
+#: Not the -1 that libzmq has for it: that ends the pipe of a lost connection, as IMMEDIATE does.
+_NEVER_MS: Final = (1 << 31) - 1
 _MAX_SUBSCRIPTION: Final = 4_096
 
 
@@ -25,15 +27,14 @@ def open_dealer(
     max_frame: int = -1,
     hwm: int = 1_000,
 ) -> zmq.Socket[bytes]:
-    """Open a DEALER for requests.
+    """Open a DEALER for requests, which does not reconnect.
 
-    IMMEDIATE: without it libzmq queues requests for a server that is down and delivers them, stale, to its
-    successor.
+    libzmq would deliver requests for a server that is gone, stale, to its successor; its option against this,
+    IMMEDIATE, is dangerous (SPEC.md §1).
     """
     socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.LINGER, 0)
-    return _prepare(socket, endpoint, max_frame, hwm)
+    return _prepare(socket, endpoint, max_frame, hwm, reconnect_ms=_NEVER_MS)
 
 
 def open_subscriber(
@@ -85,11 +86,17 @@ def open_publisher(
     return _prepare(socket, None, _MAX_SUBSCRIPTION, hwm_for(max_message_size))
 
 
-def _prepare(socket: zmq.Socket[bytes], endpoint: str | None, max_frame: int, hwm: int) -> zmq.Socket[bytes]:
+def _prepare(
+    socket: zmq.Socket[bytes],
+    endpoint: str | None,
+    max_frame: int,
+    hwm: int,
+    reconnect_ms: int = _RECONNECT_MS,
+) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.SNDHWM, hwm)
     socket.setsockopt(zmq.RCVHWM, hwm)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, reconnect_ms)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
     if max_frame >= 0:
         socket.setsockopt(zmq.MAXMSGSIZE, max_frame)

@@ -27,13 +27,18 @@ const DEFAULT_IN_FLIGHT = 64; // until the hello says how many
 const MAX_BUDGET_MS = 3_600_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-// `immediate`: without it a request would wait for a server that is gone, and reach its successor.
+// Until the next attempt: doubled each time, and a random part of the first is added. A server lets in a few dozen
+// clients at a time, and after a restart all come at once.
+const RECONNECT_MS = 50;
+const RECONNECT_MAX_MS = 250;
+
+// libzmq must not reconnect by itself: it would deliver requests for a server that is gone, stale, to its successor. Its
+// option against this, `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message,
+// and aborts the process then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never".
 const OPTIONS = {
-  immediate: true,
   linger: 0,
   sendTimeout: 0,
-  reconnectInterval: 50,
-  reconnectMaxInterval: 250,
+  reconnectInterval: 2 ** 31 - 1,
   handshakeInterval: 5_000,
   maxMessageSize: 64 << 20,
 };
@@ -67,7 +72,9 @@ export class Connection {
   #probing = false;
   #greeted = false;
   #shaken = false; // hands: the server's socket is of the right kind
-  #strange = false; // it is not: libzmq then ends the connection, and does not come back
+  #strange = false; // it is not
+  /** @type {NodeJS.Timeout | null} */ #retry = null; // until then the socket has no connection
+  #retryMs = RECONNECT_MS;
 
   /**
    * `hello()`: the body of the hello, made each time; without it none is needed (a control socket). `onHello(body)`: it was
@@ -84,6 +91,7 @@ export class Connection {
     this.#socket = new Dealer(OPTIONS);
     this.#socket.events.on("handshake", () => this.#connected());
     this.#socket.events.on("disconnect", () => this.#disconnected());
+    this.#socket.events.on("connect:retry", () => this.#reconnect()); // libzmq would wait now
     try {
       this.#socket.connect(endpoint);
     } catch (error) {
@@ -163,6 +171,7 @@ export class Connection {
     if (this.state === "closed") return;
     this.#setState("closed");
     clearInterval(this.#tick);
+    if (this.#retry) clearTimeout(this.#retry);
     this.#generation += 1;
     this.#failPending(closed());
     this.#socket.close();
@@ -244,6 +253,8 @@ export class Connection {
         frames = await this.#socket.receive(); // the socket's iterator costs one promise more for each message
       } catch (error) {
         if (this.#socket.closed) return;
+        // The binding had seen a message that went with its connection.
+        if (/** @type {NodeJS.ErrnoException} */ (error).code === "EAGAIN") continue;
         throw error;
       }
       this.#heard = now();
@@ -308,6 +319,7 @@ export class Connection {
   #connected() {
     if (this.state === "closed") return;
     [this.#shaken, this.#strange] = [true, false];
+    this.#retryMs = RECONNECT_MS;
     this.#greet();
   }
 
@@ -315,7 +327,19 @@ export class Connection {
     if (this.state === "closed") return;
     [this.#shaken, this.#strange] = [false, !this.#shaken];
     this.#failure = null;
+    this.#reconnect();
     this.#lose("the connection was lost");
+  }
+
+  /** Let go of the connection, with all that is queued for its server, and make another one soon. */
+  #reconnect() {
+    if (this.#retry || this.#socket.closed) return;
+    this.#socket.disconnect(this.#endpoint);
+    this.#retry = setTimeout(() => {
+      this.#retry = null;
+      this.#socket.connect(this.#endpoint);
+    }, this.#retryMs + Math.random() * RECONNECT_MS).unref();
+    this.#retryMs = Math.min(2 * this.#retryMs, RECONNECT_MAX_MS);
   }
 
   /** What was asked on this connection has no answer any more; nothing of it may reach a successor. @param {string} reason */

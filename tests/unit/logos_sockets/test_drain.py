@@ -193,42 +193,6 @@ async def test_a_handler_that_raises_does_not_stop_the_reading() -> None:
 
 
 @both_loops()
-async def test_libzmq_has_no_reason_to_process_commands_within_a_message() -> None:
-    """It aborts the process if the loss of a connection is noticed there (see `_drain`)."""
-    with bench() as made:
-        router, received = made.router(), list[list[bytes]]()
-        end = made.own(drain(open_dealer(made.context, made.endpoint), received.append))
-        await until(lambda: end.send([b"hello"]))
-        await until(lambda: router.poll(0) != 0)
-        identity, _ = router.recv_multipart()
-        reads = since_commands = 0
-        read, look = end._recv_frame, end._get_option
-
-        def counted(flags: int, *copy: bool) -> Any:
-            nonlocal reads, since_commands
-            try:
-                frame = read(flags, *copy)
-            except zmq.Again:
-                reads = 0
-                raise
-            reads += 1
-            since_commands += 1
-            if reads % 100 == 0:
-                assert since_commands <= 3, "the message began before commands were processed"
-            return frame
-
-        def looked(option: int) -> Any:
-            nonlocal since_commands
-            since_commands = 0
-            return look(option)
-
-        end._recv_frame, end._get_option = counted, looked
-        for number in range(500):
-            router.send_multipart([identity, b"%d" % number, b"two", b"three"])
-        await until(lambda: len(received) == 500)
-
-
-@both_loops()
 async def test_a_flood_leaves_the_loop_its_turns() -> None:
     with bench() as b:
         source = b.context.socket(zmq.PUSH)
@@ -260,7 +224,7 @@ async def test_a_dealer_without_a_server_keeps_a_bounded_backlog_and_sends_it_la
     with bench() as b:
         dealer = b.own(
             drain(
-                open_dealer(b.context, b.endpoint),
+                open_dealer(b.context),
                 ignore,
                 limits=DrainLimits(backlog_messages=3, backlog_bytes=1_000),
             )
@@ -270,6 +234,7 @@ async def test_a_dealer_without_a_server_keeps_a_bounded_backlog_and_sends_it_la
         assert dealer.backlog_bytes == dealer.backlog_of() == 3
         got: list[bytes] = []
         b.own(drain(b.router(), lambda frames: got.append(frames[-1])))
+        dealer.connect(b.endpoint)
         await until(lambda: len(got) == 3)
         assert got == [b"0", b"1", b"2"]
         assert dealer.backlog_bytes == 0
@@ -280,7 +245,7 @@ async def test_the_backlog_is_bounded_in_bytes_and_can_be_dropped() -> None:
     with bench() as b:
         dealer = b.own(
             drain(
-                open_dealer(b.context, b.endpoint),
+                open_dealer(b.context),
                 ignore,
                 limits=DrainLimits(backlog_bytes=100),
             )
@@ -421,7 +386,7 @@ async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -
     with bench() as b:
         dealer = b.own(
             drain(
-                open_dealer(b.context, b.endpoint),
+                open_dealer(b.context),
                 ignore,
                 limits=DrainLimits(backlog_messages=2),
             )
@@ -432,6 +397,7 @@ async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -
         assert not dealer.send_soon([b"10"]), "from now on its backlog is known to be full"
         got: list[bytes] = []
         b.own(drain(b.router(), lambda frames: got.append(frames[1])))
+        dealer.connect(b.endpoint)
         await until(lambda: len(got) == 10)
         assert got == [b"%d" % number for number in range(10)]
 

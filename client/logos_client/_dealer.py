@@ -1,0 +1,95 @@
+"""A DEALER that connects again by itself, and says when its connection is usable and when it is lost.
+
+A DEALER reports neither, and a request sent between two servers would never be answered. libzmq's socket
+monitor does, in order (zmq_socket_monitor(3)).
+
+libzmq must not reconnect by itself here: it would deliver requests for a server that is gone, stale, to its
+successor. Its option against this, IMMEDIATE, ends the pipe of a lost connection at any read, also between
+two frames of a message, and aborts the process then (4.3.5: fq.cpp, `!_more`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+
+from logos_sockets import open_dealer
+from logos_sockets.drain import DrainSocket
+
+_EVENTS: Final = int(
+    zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED  # it would wait now
+)
+#: Seconds until the next attempt, which double; a random part of the first is added to each. A server lets in
+#: a few dozen clients at a time, and after a restart all come at once.
+_RECONNECT: Final = 0.05
+_RECONNECT_MAX: Final = 0.25
+
+
+class ReconnectingDealer:
+    """Owns the socket: calls `on_up()` after each handshake, `on_down()` after each loss.
+
+    `on_message(frames)` gets every message. All that came before a loss has been given out when `on_down` is
+    called, and nothing sent before it will reach another server.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        on_up: Callable[[], None],
+        on_down: Callable[[], None],
+        on_message: Callable[[list[bytes]], None],
+        *,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        max_frame: int = -1,
+    ) -> None:
+        self._endpoint = endpoint
+        self._on_up = on_up
+        self._on_down = on_down
+        self._loop = asyncio.get_running_loop()
+        self._shaken = False
+        self.strange: bool = False
+        """True if the last connection was lost before its handshake: the listener is a socket of another
+        kind."""
+        self._delay = _RECONNECT
+        self._retry: asyncio.TimerHandle | None = None
+        self._dealer = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
+        self._monitor = DrainSocket(self._loop, self._dealer.get_monitor_socket(_EVENTS), self._noticed)
+        self.socket: DrainSocket = DrainSocket(self._loop, self._dealer, on_message)
+        self.socket.connect(endpoint)
+
+    def _noticed(self, frames: list[bytes]) -> None:
+        # A uint16 in the byte order of the host leads (zmq_socket_monitor(3)).
+        event = int.from_bytes(frames[0][:2], sys.byteorder)
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._shaken, self.strange = True, False
+            self._delay = _RECONNECT
+            self._on_up()
+            return
+        if event == zmq.EVENT_DISCONNECTED:
+            self._shaken, self.strange = False, not self._shaken
+            self.socket.drain_now()
+        if self._retry is None and not self.socket.closed:
+            self.socket.disconnect(self._endpoint)
+            self._retry = self._loop.call_later(self._delay + random.random() * _RECONNECT, self._connect)  # noqa: S311
+            self._delay = min(2 * self._delay, _RECONNECT_MAX)
+        if event == zmq.EVENT_DISCONNECTED:
+            self._on_down()
+
+    def _connect(self) -> None:
+        self._monitor.drain_now()  # what it still says is about the connection before
+        self._retry = None
+        self.socket.connect(self._endpoint)
+
+    def close(self) -> None:
+        """Close the socket."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._monitor.closed:
+            self._dealer.disable_monitor()
+            self._monitor.close()
+        self.socket.close()
