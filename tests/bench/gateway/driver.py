@@ -46,9 +46,10 @@ from tests.support.mapi_process import MapiProcess
 BENCH: Final = "gateway"
 REFERENCE: Final = "FastAPI on uvicorn, answering at once"
 CONTENT: Final = "/bench/1/gateway/proto"
+ALONE: Final = "/bench/1/alone/proto"
 SIZE: Final = 1024
 POSTS: Final = 3000
-EVENTS: Final = 12_000
+EVENTS: Final = 30_000
 PACED: Final = 400
 PACE: Final = 0.01
 P50_TARGET_MS: Final = 8.0
@@ -58,10 +59,9 @@ _numbers = itertools.count()
 
 
 class _Net(NamedTuple):
-    """Two nodes with a gateway each, and the reference."""
+    """Two nodes, a gateway of the first, and the reference."""
 
     a: GatewayProcess
-    b: GatewayProcess
     kernel: KernelProcess
     mapi: MapiProcess
     pids: dict[str, int]
@@ -69,6 +69,8 @@ class _Net(NamedTuple):
     floor_url: str
     run_dir: Path
     """Of the first node."""
+    far_dir: Path
+    """Of the second node, which has a gateway where its readers are measured."""
 
 
 @contextmanager
@@ -81,14 +83,20 @@ def _network(directory: Path) -> Iterator[_Net]:
         mapi = stack.enter_context(MapiProcess(directory / "a", "--outbox-max-messages=100000"))
         stack.enter_context(MapiProcess(directory / "b"))
         a = stack.enter_context(GatewayProcess(directory / "a", "--rest-admin"))
-        b = stack.enter_context(GatewayProcess(directory / "b"))
         floor = Child.python("floor", "tests.bench.gateway.floor")
         stack.callback(floor.close)
         url = floor.event("ready")["url"]
         a.wait_for("/admin/v1/peers/mesh/on/0", lambda answer: len(answer.json["peers"]) == 1)
         assert near.process is not None
-        pids = {"gateway": a.process.pid, "mapi": mapi.pid, "kernel": near.process.pid}
-        yield _Net(a, b, near, mapi, pids, floor, url, directory / "a" / "run")
+        assert far.process is not None
+        pids = {
+            "gateway": a.process.pid,
+            "mapi": mapi.pid,
+            "kernel": near.process.pid,
+            "far_kernel": far.process.pid,
+            "client": os.getpid(),
+        }
+        yield _Net(a, near, mapi, pids, floor, url, directory / "a" / "run", directory / "b")
 
 
 def gateway(options: Options) -> Iterator[dict[str, Any]]:
@@ -108,10 +116,12 @@ def gateway(options: Options) -> Iterator[dict[str, Any]]:
                 line = result(case, *alternate(options.runs, ours, reference))
                 spent = line["reference_cpu_us"]["floor"] / line["cpu_us"]["gateway"]
                 yield {**line, "cpu_ratio": round(spent, 3)}
-        if options.wants("latency"):
-            yield _latency(net, options.count(PACED))
-        if options.wants("idle readers"):
-            yield _idle(net, options.count(PACED))
+        if options.wants("latency") or options.wants("idle readers"):
+            with GatewayProcess(net.far_dir) as far:
+                if options.wants("latency"):
+                    yield _latency(net, far, options.count(PACED))
+                if options.wants("idle readers"):
+                    yield _idle(net, far, options.count(PACED))
 
 
 def _reached(line: dict[str, Any]) -> bool:
@@ -133,7 +143,8 @@ async def _all(count: int, call: Callable[[int], Awaitable[object]]) -> float:
 
 async def _send_alone(net: _Net, payloads: list[bytes]) -> float:
     async with MessagingClient.connect(net.run_dir, name="alone") as client:
-        return await _all(len(payloads), lambda number: client.send(CONTENT, payloads[number]))
+        # On a topic of its own: else it would be sent, and store, what the gateway's app sends after this.
+        return await _all(len(payloads), lambda number: client.send(ALONE, payloads[number]))
 
 
 async def _publish_alone(net: _Net, payloads: list[bytes]) -> float:
@@ -152,14 +163,14 @@ def _posting(
 
     def ours() -> Round:
         meter = CpuMeter(net.pids)
-        rate = asyncio.run(post_all(net.a.urls["rest"], path, CONTENT, count, SIZE, status))
+        rate = post_all(net.a.urls["rest"], path, CONTENT, count, SIZE, status)
         cpu = meter.per_message(count)
         most = asyncio.run(alone(net, [os.urandom(16) + b"." * (SIZE - 16) for _ in range(count)]))
         return Round(rate, cpu, {"node_alone": most, "of_node_alone": rate / most})
 
     def reference() -> Round:
-        meter = CpuMeter({"floor": net.floor.pid})
-        rate = asyncio.run(post_all(net.floor_url, path, CONTENT, count, SIZE, status))
+        meter = CpuMeter({"floor": net.floor.pid, "client": os.getpid()})
+        rate = post_all(net.floor_url, path, CONTENT, count, SIZE, status)
         return Round(rate, meter.per_message(count))
 
     return ours, reference
@@ -180,7 +191,7 @@ def _reading(
         return Round(rate, meter.per_message(count))
 
     def reference() -> Round:
-        meter = CpuMeter({"floor": net.floor.pid})
+        meter = CpuMeter({"floor": net.floor.pid, "client": os.getpid()})
         rate = read(net.floor_url, f"/apps/v1/x/{end}?count={count}", count)
         return Round(rate, meter.per_message(count))
 
@@ -217,20 +228,20 @@ def _wait_backlog(net: _Net, path: str, count: int) -> None:
 LATENCY: Final = "/bench/1/latency/proto"
 
 
-def _subscribe_both(net: _Net) -> None:
-    for one in (net.b, net.a):
+def _subscribe_both(net: _Net, far: GatewayProcess) -> None:
+    for one in (far, net.a):
         one.request("POST", "/apps/v1/latency/subscriptions", {"topics": [LATENCY]})
 
 
-def _idle(net: _Net, count: int) -> dict[str, Any]:
-    _subscribe_both(net)
+def _idle(net: _Net, far: GatewayProcess, count: int) -> dict[str, Any]:
+    _subscribe_both(net, far)
 
     async def measure() -> tuple[list[float], list[float], int]:
-        alone = await _paced(net, LATENCY, count)
-        before = resident_kib(net.b.process.pid)
-        async with idle_readers(net.b.urls["rest"], STREAMS, SOCKETS):
-            used = resident_kib(net.b.process.pid) - before
-            return alone, await _paced(net, LATENCY, count), used
+        alone = await _paced(net, far, LATENCY, count)
+        before = resident_kib(far.process.pid)
+        async with idle_readers(far.urls["rest"], STREAMS, SOCKETS):
+            used = resident_kib(far.process.pid) - before
+            return alone, await _paced(net, far, LATENCY, count), used
 
     alone, beside, used = asyncio.run(measure())
     return {
@@ -246,9 +257,9 @@ def _idle(net: _Net, count: int) -> dict[str, Any]:
     }
 
 
-def _latency(net: _Net, count: int) -> dict[str, Any]:
-    _subscribe_both(net)
-    found = asyncio.run(_paced(net, LATENCY, count))
+def _latency(net: _Net, far: GatewayProcess, count: int) -> dict[str, Any]:
+    _subscribe_both(net, far)
+    found = asyncio.run(_paced(net, far, LATENCY, count))
     return {
         "bench": BENCH,
         "case": "latency REST send to SSE of the other node",
@@ -261,10 +272,10 @@ def _latency(net: _Net, count: int) -> dict[str, Any]:
     }
 
 
-async def _paced(net: _Net, topic: str, count: int) -> list[float]:
+async def _paced(net: _Net, far: GatewayProcess, topic: str, count: int) -> list[float]:
     sent: dict[str, float] = {}
     latencies: list[float] = []
-    host, port = net.b.urls["rest"].rpartition("/")[2].split(":")
+    host, port = far.urls["rest"].rpartition("/")[2].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET /apps/v1/latency/events?ack=auto HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await reader.readuntil(b": connected\n")
