@@ -41,13 +41,17 @@ class Backlogs:
     def __iter__(self) -> Iterator[bytes]:
         return iter(list(self._by_key))
 
-    def add(self, key: bytes, message: Message, *, promised: bool = False) -> bool:
-        """Queue a message. Return False if the bounds do not allow it; a promised one ignores them."""
+    def add(self, key: bytes, message: Message, *, promised: bool = False, stream: bool = False) -> bool:
+        """Queue a message. Return False if the bounds do not allow it. A promised one ignores them; those of
+        a stream take half of each, and leave the rest to messages that are kept nowhere else."""
+        part = 2 if stream else 1
         size = sum(map(len, message))
         backlog = self._by_key.get(key)
         held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
         if not promised and (
-            count >= self._messages or held + size > self._octets or self.size + size > self._total
+            count >= self._messages // part
+            or held + size > self._octets // part
+            or self.size + size > self._total // part
         ):
             return False
         if backlog is None:

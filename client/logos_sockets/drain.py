@@ -187,16 +187,19 @@ class DrainSocket:
         On a ROUTER the first frame is the destination. Return False if closed, if there is no such peer
         (`on_unroutable` is called), or if the backlog is full; the message is dropped and counted then.
         """
+        return self._send_in_order(frames)
+
+    def _send_in_order(self, frames: Sequence[bytes], *, stream: bool = False) -> bool:
         if self._closed:
             return False
         if self._run:
             self._send_run()
-        return self._send_now(frames)
+        return self._send_now(frames, stream=stream)
 
-    def _send_now(self, frames: Sequence[bytes], *, promised: bool = False) -> bool:
+    def _send_now(self, frames: Sequence[bytes], *, promised: bool = False, stream: bool = False) -> bool:
         key = frames[0] if self._keyed else b""
         if key in self._backlogs:
-            return self._keep(key, frames, promised=promised)
+            return self._keep(key, frames, promised=promised, stream=stream)
         # A drain in progress continues until EAGAIN after we return, so it needs no second one.
         alone = self._scheduled is None and not self._draining
         if alone and self._looked:
@@ -215,7 +218,7 @@ class DrainSocket:
                 self._looked = True
                 if self._readable():
                     self._schedule()
-        return True if sent else self._keep(key, frames, promised=promised)
+        return True if sent else self._keep(key, frames, promised=promised, stream=stream)
 
     def send_soon(self, frames: Sequence[bytes]) -> bool:
         """Like `send`, for streams: all messages of one loop turn go out in one run at its end.
@@ -223,11 +226,12 @@ class DrainSocket:
         libzmq's thread then processes many messages per wake-up, and so does the reader. True is a promise:
         the message goes out or waits in the backlog, unless the peer turns out to be gone
         (`on_unroutable`). Order with `send` is kept. False: the peer has not read what it was sent
-        (`windows`), or the backlog is full.
+        (`windows`), or the backlog is full. On a ROUTER that is half of it: the rest is left to `send`, since
+        a stream can wait, while the answer to a request would be lost.
         """
         key = frames[0] if self._keyed else b""
         if self._closed or key in self._backlogs:
-            return self.send(frames)
+            return self._send_in_order(frames, stream=self._keyed)
         if not self.windows.take(key, len(frames[-1]) + _OVERHEAD):
             self._note_refused(key)
             return False
@@ -267,8 +271,8 @@ class DrainSocket:
         self.counters.sent += 1
         return True
 
-    def _keep(self, key: bytes, frames: Sequence[bytes], *, promised: bool = False) -> bool:
-        if not self._backlogs.add(key, frames, promised=promised):
+    def _keep(self, key: bytes, frames: Sequence[bytes], *, promised: bool, stream: bool) -> bool:
+        if not self._backlogs.add(key, frames, promised=promised, stream=stream):
             self.counters.dropped += 1
             self.counters.dropped_bytes += sum(map(len, frames))
             self._note_refused(key)

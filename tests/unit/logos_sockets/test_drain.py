@@ -403,6 +403,32 @@ async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -
 
 
 @both_loops()
+async def test_a_stream_leaves_answers_their_place_in_the_backlog() -> None:
+    with bench() as b:
+        peers: list[bytes] = []
+        router = b.own(
+            drain(
+                b.router(hwm=2),
+                lambda frames: peers.append(frames[0]),
+                limits=DrainLimits(backlog_messages=20),
+            )
+        )
+        reader = open_dealer(b.context, b.endpoint, hwm=2)
+        reader.send(b"hi")
+        await until(lambda: len(peers) == 1)
+        taken = 0
+        while router.send_soon([peers[0], b"event", b"x" * 20_000]):
+            taken += 1
+            assert taken < 10_000
+            await asyncio.sleep(0)
+        for _ in range(10):
+            assert router.send([peers[0], b"answer"])
+        heard = [await asyncio.to_thread(reader.recv_multipart) for _ in range(taken + 10)]
+        assert [frames[0] for frames in heard] == [b"event"] * taken + [b"answer"] * 10
+        reader.close(0)
+
+
+@both_loops()
 async def test_pause_and_resume() -> None:
     with bench() as b:
         got: list[bytes] = []
