@@ -83,6 +83,32 @@ func (c *MessagingClient) seal(ctx context.Context, channel string, encrypt Hook
 	return data, sealed, nil
 }
 
+// With mu. The segment that an event is and its channel's hook, if the app has hooks there: the segment is not the app's then.
+func (c *MessagingClient) toOpen(event Event) (*ChannelSegmentReceived, Hook) {
+	segment, ok := event.(*ChannelSegmentReceived)
+	if !ok {
+		return nil, nil
+	}
+	pair, known := c.hooks[segment.ChannelID]
+	if !known {
+		return nil, nil
+	}
+	c.opening = true
+	return segment, pair.decrypt
+}
+
+// Opens a segment, and puts it back where that fails: it must not be acknowledged with the next event.
+func (c *MessagingClient) open(ctx context.Context, segment *ChannelSegmentReceived, decrypt Hook) error {
+	err := c.openSegment(ctx, decrypt, segment)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.opening = false
+	if err != nil {
+		c.stream.putBack()
+	}
+	return err
+}
+
 // Decrypts a segment and gives it back. The event counts as handled, and so may be acknowledged, only when the Messaging API
 // has the segment: until then it comes again. Given back twice, it does no harm.
 func (c *MessagingClient) openSegment(ctx context.Context, decrypt Hook, segment *ChannelSegmentReceived) error {

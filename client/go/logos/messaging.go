@@ -67,6 +67,7 @@ type MessagingClient struct {
 	stream    appStream
 	topics    map[string]bool
 	hooks     map[string]hookPair
+	opening   bool // the event in hand is a segment that is being given back, and not the app's
 	hello     *MapiHello
 	status    StatusReply
 	offered   uint64
@@ -172,19 +173,15 @@ func (c *MessagingClient) Next(ctx context.Context) (Event, error) {
 	for {
 		c.mu.Lock()
 		event := c.stream.take()
+		segment, decrypt := c.toOpen(event)
 		c.settle()
 		end := c.checkOpen()
 		c.mu.Unlock()
-		if segment, ok := event.(*ChannelSegmentReceived); ok {
-			if pair, known := c.hooksOf(segment.ChannelID); known {
-				if err := c.openSegment(ctx, pair.decrypt, segment); err != nil {
-					c.mu.Lock()
-					c.stream.putBack() // not handled: it must not be acknowledged with the next event
-					c.mu.Unlock()
-					return nil, err
-				}
-				continue
+		if segment != nil {
+			if err := c.open(ctx, segment, decrypt); err != nil {
+				return nil, err
 			}
+			continue
 		}
 		if event != nil {
 			return event, nil
@@ -219,8 +216,10 @@ func (c *MessagingClient) Events(ctx context.Context) iter.Seq2[Event, error] {
 func (c *MessagingClient) Handled() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stream.handled()
-	c.settle()
+	if !c.opening {
+		c.stream.handled()
+		c.settle()
+	}
 }
 
 // Ack acknowledges everything up to an event; of a named app it is on disk when this returns. Events of the client's own

@@ -18,6 +18,7 @@ export class EventConsumer {
   #dispatching = false;
   #taking = false;
   #ended = false;
+  #opening = false;
   /** @type {Promise<unknown>} */ #dispatcher = Promise.resolve();
 
   /**
@@ -69,7 +70,7 @@ export class EventConsumer {
           }
           continue;
         }
-        if (event.event === SEGMENT && (await this.#openSegment(event))) continue;
+        if (await this.#opened(event)) continue;
         const callbacks = this.#callbacksFor(event);
         if (!callbacks.length) return event;
         await this.#call(callbacks, event);
@@ -87,6 +88,22 @@ export class EventConsumer {
         return event ? { value: event, done: false } : { value: undefined, done: true };
       },
     };
+  }
+
+  /** Whether it was a segment, which the app does not get. @param {AppEvent} event */
+  async #opened(event) {
+    if (event.event !== SEGMENT) return false;
+    this.#opening = true;
+    try {
+      return await this.#openSegment(event);
+    } finally {
+      this.#opening = false;
+    }
+  }
+
+  /** Whether the event in hand is a segment that is being given back, and not the app's. */
+  get opening() {
+    return this.#opening;
   }
 
   #takeNow() {
@@ -133,7 +150,7 @@ export class EventConsumer {
     await null; // not in the turn of who adds the callback: there may be a second one
     while (!this.#iterating) {
       const event = this.#takeNow();
-      if (event?.event === SEGMENT && (await this.#openSegment(event))) continue;
+      if (event && (await this.#opened(event))) continue;
       if (event) await this.#call(this.#callbacksFor(event), event);
       else if (this.#ended) return;
       else await this.#waitUntil(Infinity);

@@ -511,7 +511,7 @@ export class MessagingClient {
     if (this.#closed) return;
     this.#closed = true;
     if (this.#timer) clearTimeout(this.#timer);
-    if (handled) this.#stream.handled();
+    if (handled && !this.#consumer.opening) this.#stream.handled();
     if (this.#connection.ready && !this.#takenOver) {
       try {
         const due = this.#autoAck ? this.#stream.ackDue() : null;
