@@ -45,6 +45,7 @@ BODIES: tuple[type[Body], ...] = (
     channels.ChannelInfo,
     channels.PendingChannelSend,
     channels.ChannelStatusReply,
+    channels.ChannelSplitReply,
     kernel.KernelLimits,
     StreamState,
     kernel.KernelHello,

@@ -83,7 +83,7 @@ def _has_header(name: str) -> bool:
 def cpp_program(target: str) -> list[str]:
     """Build a program of `client/cpp`. Return the command."""
     need_tools("cmake", "ninja", "c++", "pkg-config")
-    _need_headers("zmq.hpp", "msgpack.hpp", "nlohmann/json.hpp", "gtest/gtest.h")
+    _need_headers("zmq.hpp", "sodium.h", "msgpack.hpp", "nlohmann/json.hpp", "gtest/gtest.h")
     built = BUILT / "cpp"
     if not (built / "build.ninja").exists():
         configure = ["cmake", "-S", str(CLIENT / "cpp"), "-B", str(built), "-G", "Ninja"]

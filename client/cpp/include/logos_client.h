@@ -105,6 +105,48 @@ LOGOS_API int32_t logos_messaging_cancel(logos_messaging *client, const uint8_t 
                                          int32_t *cancelled, logos_error *error);
 LOGOS_API int32_t logos_messaging_forget(logos_messaging *client, const char *name, int64_t timeout_ms,
                                          logos_error *error);
+/* -- reliable channels ---------------------------------------------------------------------------------------------- */
+
+typedef struct logos_channel_options {
+  size_t size;           /* sizeof(logos_channel_options) */
+  const char *sender_id; /* our name in the channel, NULL: one is made up and kept */
+  const char *profile;   /* the form written: "reference" (NULL), "raw" or "js" */
+  const uint8_t *keys;   /* key_count keys of 32 bytes each, one after the other; the first encrypts */
+  size_t key_count;
+  int32_t keep_keys; /* 1: stored, so that the channel opens by itself after a restart */
+  int32_t hooks;     /* 1: instead of keys, the functions of logos_messaging_set_channel_encryption encrypt */
+  double parity;     /* parity segments per data segment, 0 to 1 */
+  int64_t timeout_ms; /* 0: the default */
+} logos_channel_options;
+
+/* Create a channel, or open one that was closed or is locked. `options` may be NULL. */
+LOGOS_API int32_t logos_messaging_create_channel(logos_messaging *client, const char *channel, const char *topic,
+                                                 const logos_channel_options *options, logos_error *error);
+/* As logos_messaging_send, to the participants of a channel; no meta. */
+LOGOS_API int32_t logos_messaging_send_to_channel(logos_messaging *client, const char *channel, const uint8_t *payload,
+                                                  size_t size, const logos_send_options *options, uint8_t *request_id,
+                                                  logos_error *error);
+
+/* Encrypts or decrypts one segment of a payload: it calls logos_hook_give, or logos_hook_fail, before it returns. */
+typedef struct logos_hook_result logos_hook_result;
+typedef void (*logos_hook)(void *user, const uint8_t *segment, size_t size, logos_hook_result *result);
+/* The bytes are copied. */
+LOGOS_API void logos_hook_give(logos_hook_result *result, const uint8_t *data, size_t size);
+/* `reason`: for people. It comes with the error of the send, or with the event channel_message_lost. */
+LOGOS_API void logos_hook_fail(logos_hook_result *result, const char *reason);
+
+/* Encrypt a channel created with `hooks` by functions of the app: `encrypt` is called on the threads that send to the
+ * channel, `decrypt` on the one that takes events, with `user`, which must live until the hooks are cleared and no such
+ * call is under way, or the client is closed. Set them before events are taken; whether the channel exists does not
+ * matter. */
+LOGOS_API int32_t logos_messaging_set_channel_encryption(logos_messaging *client, const char *channel,
+                                                         logos_hook encrypt, logos_hook decrypt, void *user,
+                                                         logos_error *error);
+LOGOS_API int32_t logos_messaging_clear_channel_encryption(logos_messaging *client, const char *channel,
+                                                           logos_error *error);
+
+/* -- any request, and events ---------------------------------------------------------------------------------------- */
+
 /* Any method of SPEC.md §4: status, pending, subscriptions, node.info, channel.…; `body`: a packed map, size 0: {}. */
 LOGOS_API int32_t logos_messaging_call(logos_messaging *client, const char *method, logos_bytes body,
                                        const logos_bytes *blobs, size_t blob_count, int64_t timeout_ms,

@@ -180,6 +180,13 @@ void fields(T& one, V&& visit) {
 }
 
 template <class T, class V>
+  requires std::same_as<std::remove_const_t<T>, ChannelSplitReply>
+void fields(T& one, V&& visit) {
+  visit("sizes", one.sizes, Field{0, true});
+  visit("needed", one.needed, Field{0, true});
+}
+
+template <class T, class V>
   requires std::same_as<std::remove_const_t<T>, KernelLimits>
 void fields(T& one, V&& visit) {
   visit("in_flight", one.in_flight, Field{0, true});

@@ -106,6 +106,16 @@ void read(const Value& value, T& into, Field, std::string_view name) {
   });
 }
 
+/// One key of a body.
+template <class T>
+T read_key(const Value& body, std::string_view key) {
+  const Value* found = body.find(key);
+  if (found == nullptr) refuse_field(key, "a value");
+  T value;
+  read(*found, value, Field{}, key);
+  return value;
+}
+
 /// A body as its type.
 template <Described T>
 T read_body(const Value& body) {

@@ -1,6 +1,5 @@
 #include "logos/messaging.hpp"
 
-#include <cmath>
 #include <stdexcept>
 
 #include "fields.hpp"
@@ -8,18 +7,6 @@
 
 namespace logos {
 namespace {
-
-/// A payload for a channel travels in blobs of this size.
-constexpr std::size_t kBlob = 1 << 20;
-
-template <class T>
-T read_key(const Value& body, std::string_view key) {
-  const Value* found = body.find(key);
-  if (found == nullptr) refuse_field(key, "a value");
-  T value;
-  read(*found, value, Field{}, key);
-  return value;
-}
 
 std::string checked(const std::string& where, const ConnectOptions& options) {
   check_name(options.name);
@@ -190,56 +177,6 @@ void MessagingClient::ack(Milliseconds timeout) {
 Reply MessagingClient::call(const std::string& method, const Value& body, const std::vector<BytesView>& blobs,
                             Milliseconds timeout) {
   return session_->ask(method, body, false, timeout, blobs);
-}
-
-// -- channels ----------------------------------------------------------------------------------------------------------
-
-std::string MessagingClient::create_channel(const std::string& channel_id, const std::string& topic,
-                                            const ChannelOptions& options) {
-  Body body;
-  body.with("channel_id", channel_id).with("content_topic", topic).with_some("sender_id", options.sender_id);
-  body.with_some("profile", options.profile).with_some("keep_keys", options.keep_keys);
-  if (!options.keys.empty()) body.with("keys", Value::Array(options.keys.begin(), options.keys.end()));
-  body.with("parity_ppm", static_cast<std::int64_t>(std::lround(options.parity * 1e6)));
-  return read_key<std::string>(session_->ask("channel.create", std::move(body), false, options.timeout).body, "sender_id");
-}
-
-bool MessagingClient::channel_exists(const std::string& channel_id) {
-  const Value body = Value::Map{{"channel_id", channel_id}};
-  return read_key<bool>(session_->ask("channel.exists", body, true, kDefaultTimeout).body, "exists");
-}
-
-std::vector<ChannelInfo> MessagingClient::channels() {
-  const Reply reply = session_->ask("channel.list", Value::Map{}, true, kDefaultTimeout);
-  return read_key<std::vector<ChannelInfo>>(reply.body, "channels");
-}
-
-ChannelStatusReply MessagingClient::channel_status(const std::string& channel_id) {
-  const Value body = Value::Map{{"channel_id", channel_id}};
-  return read_body<ChannelStatusReply>(session_->ask("channel.status", body, true, kDefaultTimeout).body);
-}
-
-void MessagingClient::close_channel(const std::string& channel_id) {
-  (void)session_->ask("channel.close", Value::Map{{"channel_id", channel_id}}, true, kDefaultTimeout);
-}
-
-void MessagingClient::forget_channel(const std::string& channel_id) {
-  (void)session_->ask("channel.forget", Value::Map{{"channel_id", channel_id}}, false, kDefaultTimeout);
-}
-
-Id MessagingClient::send_to_channel(const std::string& channel_id, BytesView payload, const SendOptions& options) {
-  if (payload.size() > kBlob * kMaxRequestBlobs) {
-    throw Error(ErrorCode::kTooLarge, std::to_string(payload.size()) + " bytes, at most 64 MiB");
-  }
-  std::vector<BytesView> blobs;
-  for (std::size_t at = 0; at < payload.size(); at += kBlob) {
-    blobs.push_back(payload.subspan(at, std::min(kBlob, payload.size() - at)));
-  }
-  const Id id = options.request_id.value_or(random_id());
-  const Value body =
-      Value::Map{{"channel_id", channel_id}, {"request_id", id}, {"ephemeral", options.ephemeral}};
-  (void)session_->ask("channel.send", body, true, options.timeout, blobs);
-  return id;
 }
 
 // -- events ------------------------------------------------------------------------------------------------------------

@@ -48,9 +48,10 @@ void MessagingClient::Session::close(bool handled) {
     const std::lock_guard lock(mutex_);
     if (closed_) return;
     closed_ = true;
-    if (handled) stream_.handled();
+    if (handled && !opening_) stream_.handled();
     if (options_.auto_ack) due = stream_.ack_due();
     leave = !taken_over_;
+    opening_ = false;  // a segment that was not given back comes again
   }
   if (leave && connection_.ready()) {
     try {
@@ -61,7 +62,7 @@ void MessagingClient::Session::close(bool handled) {
     }
   }
   loop_.run([this] {
-    for (auto* timer : {&ack_timer_, &retry_timer_}) {
+    for (auto* timer : {&ack_timer_, &retry_timer_, &opening_timer_}) {
       if (*timer) loop_.cancel(**timer);
       timer->reset();
     }
@@ -116,6 +117,22 @@ void MessagingClient::Session::note_topics(const std::vector<std::string>& topic
       topics_.erase(topic);
     }
   }
+}
+
+void MessagingClient::Session::set_hooks(const std::string& channel_id, Hook encrypt, Hook decrypt) {
+  if (!encrypt || !decrypt) throw std::invalid_argument("encrypt and decrypt are functions");
+  const std::lock_guard lock(mutex_);
+  hooks_.set(channel_id, {std::move(encrypt), std::move(decrypt)});
+}
+
+void MessagingClient::Session::clear_hooks(const std::string& channel_id) {
+  const std::lock_guard lock(mutex_);
+  hooks_.clear(channel_id);
+}
+
+std::shared_ptr<const HookPair> MessagingClient::Session::hooks_of(const std::string& channel_id) {
+  const std::lock_guard lock(mutex_);
+  return hooks_.find(channel_id);
 }
 
 // -- hello -------------------------------------------------------------------------------------------------------------
@@ -281,11 +298,51 @@ void MessagingClient::Session::note_status(const Event& event) {
   }
 }
 
-std::optional<Event> MessagingClient::Session::take() {
-  auto event = stream_.take();
-  if (stream_.empty()) update();
-  if (is_due() && !posted_) posted_ = loop_.post([this] { settle(); });
-  return event;
+/// The next event for the app. Segments that it has hooks for are decrypted on the way, without the lock, and given back;
+/// what is behind one waits for that.
+std::optional<Event> MessagingClient::Session::take(std::unique_lock<std::mutex>& lock) {
+  while (!opening_) {
+    auto event = stream_.take();
+    if (stream_.empty()) update();
+    if (is_due() && !posted_) posted_ = loop_.post([this] { settle(); });
+    const auto* segment = event ? std::get_if<ChannelSegmentReceived>(&*event) : nullptr;
+    const auto hooks = segment == nullptr ? nullptr : hooks_.find(segment->channel_id);
+    if (!hooks) return event;
+    opening_ = true;
+    update();
+    lock.unlock();
+    give_back(std::make_shared<const OpenedSegment>(open_segment(*hooks, *segment)), kRetry);
+    lock.lock();
+  }
+  return std::nullopt;
+}
+
+/// Until the Messaging API has it the segment does not count as handled, and comes again after an end of either side.
+/// Given back twice, it does no harm.
+void MessagingClient::Session::give_back(std::shared_ptr<const OpenedSegment> opened, Milliseconds delay) {
+  std::vector<BytesView> blobs;
+  if (opened->content) blobs.emplace_back(*opened->content);
+  caller_.ask("channel.opened", opened->body, blobs, kDefaultTimeout, true, [this, opened, delay](Outcome&& outcome) {
+    if (outcome.error && outcome.error->retriable()) {
+      opening_timer_ = loop_.after(delay, [this, opened, delay] {
+        opening_timer_.reset();
+        give_back(opened, std::min(delay * 2, kRetryMax));
+      });
+      return;
+    }
+    // Another error: closed or forgotten. A channel that is opened again gives its segments again.
+    {
+      const std::lock_guard lock(mutex_);
+      opening_ = false;
+      if (closed_) {
+        update();
+        return;
+      }
+      stream_.handled();
+    }
+    settle();
+    announce();
+  });
 }
 
 bool MessagingClient::Session::is_due() const {
@@ -329,12 +386,12 @@ void MessagingClient::Session::settle_later() {
 std::optional<Event> MessagingClient::Session::next(std::optional<Milliseconds> timeout) {
   if (loop_.here()) throw std::logic_error("a callback runs on the client's thread and cannot wait for it");
   std::unique_lock lock(mutex_);
-  return inbox_.wait(lock, timeout, [this] { return take(); }, [this] { return at_end(); });
+  return inbox_.wait(lock, timeout, [&] { return take(lock); }, [this] { return at_end(); });
 }
 
 std::optional<Event> MessagingClient::Session::try_next() {
-  const std::lock_guard lock(mutex_);
-  return take();
+  std::unique_lock lock(mutex_);
+  return take(lock);
 }
 
 bool MessagingClient::Session::ended() {

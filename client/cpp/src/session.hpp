@@ -5,6 +5,7 @@
 #include <set>
 
 #include "calls.hpp"
+#include "channel_hooks.hpp"
 #include "inbox.hpp"
 #include "stream.hpp"
 
@@ -24,6 +25,11 @@ class MessagingClient::Session {
   void check_payload(BytesView payload);
   void ack(const Position& position, Milliseconds timeout);
   void note_topics(const std::vector<std::string>& topics, bool subscribed);
+
+  void set_hooks(const std::string& channel_id, Hook encrypt, Hook decrypt);
+  void clear_hooks(const std::string& channel_id);
+  /// Null: there are none.
+  std::shared_ptr<const HookPair> hooks_of(const std::string& channel_id);
 
   std::optional<Event> next(std::optional<Milliseconds> timeout);
   std::optional<Event> try_next();
@@ -52,9 +58,10 @@ class MessagingClient::Session {
   void settle();
   void settle_later();
   void announce();
+  void give_back(std::shared_ptr<const OpenedSegment> opened, Milliseconds delay);
   // With the lock.
-  std::optional<Event> take();
-  bool update() { return inbox_.update(!stream_.empty() || at_end()); }
+  std::optional<Event> take(std::unique_lock<std::mutex>& lock);
+  bool update() { return inbox_.update((!stream_.empty() && !opening_) || at_end()); }
   [[nodiscard]] bool at_end() const { return stream_.empty() && (closed_ || taken_over_); }
   [[nodiscard]] bool is_due() const;
 
@@ -65,6 +72,8 @@ class MessagingClient::Session {
   StatusReply status_;             // guarded by mutex_
   std::set<std::string> topics_;   // guarded by mutex_
   Inbox inbox_;                    // guarded by mutex_
+  ChannelHooks hooks_;             // guarded by mutex_
+  bool opening_ = false;           // guarded by mutex_: the event in hand is a segment that is being given back
   bool closed_ = false;            // guarded by mutex_
   bool taken_over_ = false;        // guarded by mutex_
   bool posted_ = false;            // guarded by mutex_: a settlement is on its way to the loop
@@ -73,6 +82,7 @@ class MessagingClient::Session {
   std::uint64_t offered_ = 0;              // the loop's
   std::optional<Loop::Timer> ack_timer_;   // the loop's
   std::optional<Loop::Timer> retry_timer_;  // the loop's
+  std::optional<Loop::Timer> opening_timer_;  // the loop's
   std::optional<Position> lost_;            // the loop's: the end of a stream that is gone, until it is reported
   bool news_ = false;                       // the loop's
   std::function<void()> callback_;          // the loop's

@@ -49,6 +49,29 @@ static void without_a_server(void) {
   logos_reply_free(NULL);
 }
 
+/* A cipher that is one byte; a segment begins with a mark. */
+static void seal(void *user, const uint8_t *segment, size_t size, logos_hook_result *result) {
+  uint8_t *sealed = malloc(size + 1);
+  size_t at;
+  sealed[0] = '+';
+  for (at = 0; at < size; ++at) sealed[at + 1] = segment[at] ^ *(const uint8_t *)user;
+  logos_hook_give(result, sealed, size + 1);
+  free(sealed);
+}
+
+static void unseal(void *user, const uint8_t *segment, size_t size, logos_hook_result *result) {
+  uint8_t *content = malloc(size);
+  size_t at;
+  for (at = 1; at < size; ++at) content[at - 1] = segment[at] ^ *(const uint8_t *)user;
+  if (segment[0] == '+') logos_hook_give(result, content, size - 1);
+  free(content);
+}
+
+static void refuse(void *user, const uint8_t *segment, size_t size, logos_hook_result *result) {
+  (void)user, (void)segment, (void)size;
+  logos_hook_fail(result, "no key");
+}
+
 /* The next event of a kind, by poll. */
 static logos_event *next(logos_messaging *client, int32_t kind) {
   logos_error error;
@@ -60,6 +83,7 @@ static logos_event *next(logos_messaging *client, int32_t kind) {
     int32_t code;
     CHECK(poll(&readable, 1, 20000) == 1);
     code = logos_messaging_next(client, 0, &event, &error);
+    if (code == LOGOS_DEADLINE_EXCEEDED) continue; /* a segment that is being given back */
     CHECK(code == LOGOS_OK && event != NULL);
     if (logos_event_kind(event) == kind) return event;
     logos_event_free(event);
@@ -115,8 +139,43 @@ static void with_a_node(const char *run_dir) {
   logos_messaging_close(client, 1);
 }
 
+static void with_hooks(const char *run_dir) {
+  logos_messaging *ann = NULL;
+  logos_messaging *ben = NULL;
+  logos_event *event = NULL;
+  logos_error error;
+  logos_bytes value;
+  logos_channel_options options = {0};
+  uint8_t key = 0x5a;
+  uint8_t request_id[16];
+
+  options.size = sizeof options;
+  options.hooks = 1;
+  TRY(logos_messaging_connect(run_dir, NULL, &ann, &error));
+  TRY(logos_messaging_connect(run_dir, NULL, &ben, &error));
+  CHECK(logos_messaging_set_channel_encryption(ann, "sealed", seal, NULL, &key, &error) == LOGOS_INVALID_ARGUMENT);
+  TRY(logos_messaging_set_channel_encryption(ann, "sealed", seal, unseal, &key, &error));
+  TRY(logos_messaging_set_channel_encryption(ben, "sealed", refuse, unseal, &key, &error));
+  TRY(logos_messaging_create_channel(ann, "sealed", topic, &options, &error));
+  TRY(logos_messaging_create_channel(ben, "sealed", topic, &options, &error));
+  TRY(logos_messaging_send_to_channel(ann, "sealed", payload, sizeof payload, NULL, request_id, &error));
+  event = next(ben, LOGOS_EVENT_CHANNEL_MESSAGE_RECEIVED);
+  CHECK(logos_event_bytes(event, "payload", &value) == 1 && value.size == sizeof payload);
+  CHECK(memcmp(value.data, payload, sizeof payload) == 0);
+  logos_event_free(event);
+  CHECK(logos_messaging_send_to_channel(ben, "sealed", payload, sizeof payload, NULL, NULL, &error) == LOGOS_BAD_REQUEST);
+  CHECK(strcmp(error.message, "encryption failed: no key") == 0);
+  TRY(logos_messaging_clear_channel_encryption(ben, "sealed", &error));
+  CHECK(logos_messaging_clear_channel_encryption(ben, "sealed", &error) == LOGOS_BAD_REQUEST);
+  logos_messaging_close(ben, 1);
+  logos_messaging_close(ann, 1);
+}
+
 int main(int argc, char **argv) {
   without_a_server();
-  if (argc > 1) with_a_node(argv[1]);
+  if (argc > 1) {
+    with_a_node(argv[1]);
+    with_hooks(argv[1]);
+  }
   return 0;
 }

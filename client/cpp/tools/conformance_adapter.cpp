@@ -12,6 +12,26 @@ namespace {
 using logos::MessagingClient;
 using nlohmann::json;
 
+/// The kit's encryption: a mark, and bit 5 of each byte flipped.
+constexpr std::uint8_t kMark = '+';
+
+logos::Bytes flipped(logos::BytesView bytes) {
+  logos::Bytes turned;
+  for (const std::uint8_t byte : bytes) turned.push_back(byte ^ 0x20);
+  return turned;
+}
+
+logos::Bytes sealed(logos::BytesView segment) {
+  logos::Bytes content = flipped(segment);
+  content.insert(content.begin(), kMark);
+  return content;
+}
+
+logos::Bytes unsealed(logos::BytesView segment) {
+  if (segment.empty() || segment.front() != kMark) throw std::runtime_error("not sealed");
+  return flipped(segment.subspan(1));
+}
+
 class Subject {
  public:
   json run(const json& line) {
@@ -61,6 +81,14 @@ class Subject {
     if (command == "subscribe") return client->subscribe(topics(line), {.timeout = timeout});
     if (command == "unsubscribe") return client->unsubscribe(topics(line), timeout);
     if (command == "subscriptions") return client->subscriptions(timeout);
+    if (command == "channel_create") {
+      const std::string channel = line.at("channel");
+      client->set_channel_encryption(channel, sealed, unsealed);
+      return client->create_channel(channel, line.at("topic"), {.hooks = true, .timeout = timeout});
+    }
+    if (command == "channel_send") {
+      return logos::to_hex(client->send_to_channel(line.at("channel"), from_hex(line.at("payload")), {.timeout = timeout}));
+    }
     if (command == "status") {
       const auto status = client->status(timeout);
       return {{"connection", status.connection}, {"reason", status.reason}, {"topics", status.topics}};

@@ -138,6 +138,12 @@ struct ChannelStatusReply {
   std::vector<PendingChannelSend> sends{};
 };
 
+/// The blobs are the payload's segments, one after the other, of these sizes.
+struct ChannelSplitReply {
+  std::vector<std::uint64_t> sizes{};
+  std::uint64_t needed{};
+};
+
 /// Limits of a kernel. max_payload: bytes that certainly fit in a message; none: not reported.
 struct KernelLimits {
   std::uint64_t in_flight{};

@@ -73,8 +73,12 @@ struct ChannelOptions {
   std::vector<Hash> keys{};   // of 32 bytes; the first encrypts
   bool keep_keys = false;     // stored, so that the channel opens by itself after a restart
   double parity = 0;          // parity segments per data segment, 0 to 1
+  bool hooks = false;         // instead of keys, the functions of `set_channel_encryption`; only with `reference`
   Milliseconds timeout = kDefaultTimeout;
 };
+
+/// Encrypts or decrypts one segment of a payload for a channel. What it throws says why it failed.
+using Hook = std::function<Bytes(BytesView segment)>;
 
 /// The body of a reply, and its blobs.
 struct Reply {
@@ -170,7 +174,8 @@ class LOGOS_CLIENT_API MessagingClient {
 
   // Reliable channels.
 
-  /// Create a channel, or open one that was closed or is locked: our sender id in it.
+  /// Create a channel, or open one that was closed or is locked: our sender id in it. Throws `Error` (`kUnknownMethod`)
+  /// where `hooks` are asked for and the Messaging API has none.
   std::string create_channel(const std::string& channel_id, const std::string& topic,
                              const ChannelOptions& options = {});
   [[nodiscard]] bool channel_exists(const std::string& channel_id);
@@ -182,6 +187,15 @@ class LOGOS_CLIENT_API MessagingClient {
   /// A payload of up to some 25 MB. `ChannelMessageSent` follows, and one of `ChannelMessageDelivered`,
   /// `ChannelMessageError`, `ChannelDeliveryError` is its end.
   Id send_to_channel(const std::string& channel_id, BytesView payload, const SendOptions& options = {});
+
+  /// Encrypt a channel created with `hooks` by functions of the app, here, in its process. Each takes one segment of a
+  /// payload, as the reference's hooks do: `encrypt` on the thread that sends, `decrypt` on the one that takes events. Set
+  /// them before events are taken; whether the channel exists does not matter. When `encrypt` throws, the send fails
+  /// with `kBadRequest` ("encryption failed: …") and nothing is sent; a segment at which `decrypt` throws comes as
+  /// `ChannelMessageLost`. Without hooks the app gets `ChannelSegmentReceived`, and can neither send nor read.
+  void set_channel_encryption(const std::string& channel_id, Hook encrypt, Hook decrypt);
+  /// Use a channel's hooks no more. Throws `Error` (`kBadRequest`) where there are none.
+  void clear_channel_encryption(const std::string& channel_id);
 
   // Events.
 
