@@ -3,13 +3,13 @@
 use rmpv::Value;
 
 use crate::bytes::{Hash, Id};
-use crate::contract::{ChannelInfo, ChannelStatusReply};
+use crate::contract::{ChannelCreateReply, ChannelExistsReply, ChannelInfo, ChannelListReply, ChannelStatusReply};
 use crate::error::{Code, Error, Result};
 use crate::messaging::MessagingClient;
 use crate::session::id_value;
 use crate::wire::Body;
 
-const BLOB: usize = 1 << 20; // of a payload, which travels in several
+const BLOB: usize = 1 << 20; // of a payload, which travels in several; less if the server takes less
 const MOST_BLOBS: usize = 64;
 
 /// Options of [`MessagingClient::create_channel_with`].
@@ -25,24 +25,11 @@ pub struct ChannelOptions {
     pub keep_keys: bool,
     /// Parity segments per data segment, in millionths.
     pub parity_ppm: u32,
+    /// Instead of keys, [`MessagingClient::set_channel_encryption`] says how to encrypt; only with profile `reference`.
+    pub hooks: bool,
 }
 
-#[derive(serde::Deserialize)]
-struct Created {
-    sender_id: String,
-}
-
-#[derive(serde::Deserialize)]
-struct Exists {
-    exists: bool,
-}
-
-#[derive(serde::Deserialize)]
-struct Channels {
-    channels: Vec<ChannelInfo>,
-}
-
-fn named(channel_id: &str) -> Body {
+pub(crate) fn named(channel_id: &str) -> Body {
     Body::new().with("channel_id", channel_id)
 }
 
@@ -52,13 +39,18 @@ impl MessagingClient {
         self.create_channel_with(channel_id, content_topic, ChannelOptions::default()).await
     }
 
-    /// Create or open a channel. Errors: `Conflict` (it is open), `BadRequest`.
+    /// Create or open a channel. Errors: `Conflict` (it is open), `BadRequest`, `UnknownMethod` (this Messaging API has
+    /// no hooks).
     pub async fn create_channel_with(
         &self,
         channel_id: &str,
         content_topic: &str,
         options: ChannelOptions,
     ) -> Result<String> {
+        if options.hooks && !self.features().iter().any(|feature| feature == "channel_hooks") {
+            // It would ignore the key, and the channel would not be encrypted.
+            return Err(Error::new(Code::UnknownMethod, "this Messaging API has no channels with hooks"));
+        }
         let keys: Vec<Value> = options.keys.iter().map(|key| Value::Binary(key.to_vec())).collect();
         let body = named(channel_id)
             .with("content_topic", content_topic)
@@ -66,18 +58,19 @@ impl MessagingClient {
             .maybe("profile", options.profile)
             .maybe("keys", (!keys.is_empty()).then_some(keys))
             .maybe("keep_keys", options.keep_keys.then_some(true))
-            .maybe("parity_ppm", (options.parity_ppm > 0).then_some(options.parity_ppm));
-        Ok(self.call("channel.create", body, Vec::new()).await?.parse::<Created>()?.sender_id)
+            .maybe("parity_ppm", (options.parity_ppm > 0).then_some(options.parity_ppm))
+            .maybe("hooks", options.hooks.then_some(true));
+        Ok(self.call("channel.create", body, Vec::new()).await?.parse::<ChannelCreateReply>()?.sender_id)
     }
 
     /// Whether the app has an open channel of that name.
     pub async fn channel_exists(&self, channel_id: &str) -> Result<bool> {
-        Ok(self.repeat("channel.exists", named(channel_id), Vec::new()).await?.parse::<Exists>()?.exists)
+        Ok(self.repeat("channel.exists", named(channel_id), Vec::new()).await?.parse::<ChannelExistsReply>()?.exists)
     }
 
     /// The app's channels, closed ones too.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>> {
-        Ok(self.repeat("channel.list", Body::new(), Vec::new()).await?.parse::<Channels>()?.channels)
+        Ok(self.repeat("channel.list", Body::new(), Vec::new()).await?.parse::<ChannelListReply>()?.channels)
     }
 
     /// What an open channel waits for, and how much it holds.
@@ -109,13 +102,28 @@ impl MessagingClient {
         request_id: Id,
         ephemeral: bool,
     ) -> Result<Id> {
-        let blobs: Vec<Vec<u8>> = payload.as_ref().chunks(BLOB).map(<[u8]>::to_vec).collect();
-        if blobs.len() > MOST_BLOBS {
-            return Err(Error::new(Code::TooLarge, format!("at most {} bytes", MOST_BLOBS * BLOB)));
-        }
+        let payload = payload.as_ref();
         let body =
             named(channel_id).with("request_id", id_value(request_id)).maybe("ephemeral", ephemeral.then_some(true));
+        let hooks = self.inner.shared.app().hooks.get(channel_id).cloned();
+        let (body, blobs) = match hooks {
+            Some(hooks) => {
+                let (data, sealed) = self.seal(channel_id, &*hooks, payload).await?;
+                (body.with("sealed", sealed), self.channel_blobs(&data)?)
+            }
+            None => (body, self.channel_blobs(payload)?),
+        };
         self.repeat("channel.send", body, blobs).await?;
         Ok(request_id)
+    }
+
+    /// Data for a channel, in blobs that the Messaging API takes.
+    pub(crate) fn channel_blobs(&self, data: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let limit = usize::try_from(self.limits().blob_bytes).unwrap_or(BLOB);
+        let most = if limit > 0 { limit.min(BLOB) } else { BLOB };
+        if data.len() > MOST_BLOBS * most {
+            return Err(Error::new(Code::TooLarge, format!("{} bytes, at most {}", data.len(), MOST_BLOBS * most)));
+        }
+        Ok(data.chunks(most).map(<[u8]>::to_vec).collect())
     }
 }

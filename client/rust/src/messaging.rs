@@ -1,9 +1,10 @@
 //! The client of a Messaging API: subscribe, send, and one ordered stream of events (SPEC.md, §4).
 
 use std::collections::BTreeMap;
+use std::future::{poll_fn, Future};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -98,13 +99,13 @@ impl ConnectOptions {
         let inner = Arc::new(Inner { link, shared, background });
         let client = MessagingClient { inner, timeout: self.timeout };
         client.complete_topics().await?;
-        Ok((client.clone(), Events { client }))
+        Ok((client.clone(), Events { client, opening: None }))
     }
 }
 
 pub(crate) struct Inner {
     link: Link,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     background: JoinHandle<()>,
 }
 
@@ -371,7 +372,9 @@ impl MessagingClient {
         let Inner { link, shared, .. } = &*self.inner;
         let due = {
             let mut app = shared.app();
-            app.stream.done();
+            if !app.opening {
+                app.stream.done();
+            }
             app.stream.ack_due().filter(|_| app.auto_ack)
         };
         if link.ready() {
@@ -392,19 +395,38 @@ impl MessagingClient {
 /// The app's events, in one order. Asking for the next one says that the one before it is handled.
 pub struct Events {
     client: MessagingClient,
+    /// Gives back a segment that was decrypted here.
+    opening: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Events {
     /// The next event; none when no more can come: the client was closed, or another connection has taken over.
+    ///
+    /// Cancel safe: no event is lost with a future that is dropped.
     pub async fn next(&mut self) -> Option<Event> {
-        std::future::poll_fn(|context| self.client.inner.shared.poll_event(context.waker())).await
+        poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if let Some(opening) = &mut self.opening {
+                ready!(opening.as_mut().poll(context));
+                self.opening = None;
+            }
+            match ready!(self.client.inner.shared.poll_event(context.waker())) {
+                Some((Event::ChannelSegmentReceived(segment), Some(hooks))) => {
+                    self.opening = Some(Box::pin(self.client.clone().open_segment(hooks, segment)));
+                }
+                event => return Poll::Ready(event.map(|(event, _)| event)),
+            }
+        }
     }
 }
 
 impl Stream for Events {
     type Item = Event;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        self.client.inner.shared.poll_event(context.waker())
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll_event(context)
     }
 }

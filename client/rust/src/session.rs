@@ -1,6 +1,6 @@
 //! An app's session with the Messaging API: hello, its stream over any number of connections, credit and acks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::bytes::Id;
 use crate::contract::{MapiHello, StatusReply, SubscribeReply, PROTOCOL_VERSION};
 use crate::error::{Code, Error, Result};
 use crate::events::{Event, LinkLost, LinkRestored, Position};
+use crate::hooks::ChannelEncryption;
 use crate::link::{Link, Session, TIMEOUT};
 use crate::stream::AppStream;
 use crate::wire::{decode_app_event, parse, Body, Frames, Reply};
@@ -36,6 +37,10 @@ pub(crate) struct App {
     /// The app's content topics, to be subscribed again where the server does not know them any more.
     pub topics: BTreeSet<String>,
     pub auto_ack: bool,
+    /// By channel.
+    pub hooks: HashMap<String, Arc<dyn ChannelEncryption>>,
+    /// The event in hand is a segment that is being given back, and not the app's.
+    pub opening: bool,
     /// Nothing comes any more behind what is queued.
     ended: bool,
     reader: Option<Waker>,
@@ -53,6 +58,8 @@ impl Shared {
             status: StatusReply::default(),
             topics: BTreeSet::new(),
             auto_ack,
+            hooks: HashMap::new(),
+            opening: false,
             ended: false,
             reader: None,
             ack_scheduled: false,
@@ -66,8 +73,8 @@ impl Shared {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// The next event; the one before it counts as handled.
-    pub fn poll_event(&self, waker: &Waker) -> Poll<Option<Event>> {
+    /// The next event; the one before it counts as handled. With it the hooks of its channel, if it is a segment.
+    pub fn poll_event(&self, waker: &Waker) -> Poll<Option<(Event, Option<Arc<dyn ChannelEncryption>>)>> {
         let mut app = self.app();
         let event = app.stream.take();
         let ack = app.auto_ack && !app.ack_scheduled && app.stream.ack_due().is_some();
@@ -78,7 +85,12 @@ impl Shared {
         match event {
             Some(event) => {
                 app.ended |= matches!(event, Event::TakenOver(_));
-                Poll::Ready(Some(event))
+                let hooks = match &event {
+                    Event::ChannelSegmentReceived(segment) => app.hooks.get(&segment.channel_id).cloned(),
+                    _ => None,
+                };
+                app.opening = hooks.is_some();
+                Poll::Ready(Some((event, hooks)))
             }
             None if app.ended => Poll::Ready(None),
             None => {
