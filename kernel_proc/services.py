@@ -16,7 +16,7 @@ import trio
 from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.config.archive import parse_database_url
 from ipc_schema.config.kernel import KernelConfig
-from ipc_schema.config.services import ServiceConfig
+from ipc_schema.config.services import ServiceOptions
 from ipc_schema.kernel.records import ProtocolHealth
 from ipc_schema.message import WakuMessage
 from ipc_schema.server import Route
@@ -102,9 +102,9 @@ class Services:
         self._shard_count = config.network.shard_count
         self._mounted: list[RequestService] = []
         configured = {
-            "store": services.store_node,
-            "lightpush": services.lightpush_node,
-            FILTER_SERVICE: services.filter_node,
+            "store": services.storenode,
+            "lightpush": services.lightpushnode,
+            FILTER_SERVICE: services.filternode,
             PX_SERVICE: services.peer_exchange_node,
         }
         self.peers = ServicePeerChoice(
@@ -136,8 +136,8 @@ class Services:
             sync=self.sync,
             resume=self.resume,
             peer_id=host.peer_id,
-            database=parse_database_url(services.store_database, Path(config.data_dir)).shown,
-            retention=str(services.store_retention),
+            database=parse_database_url(services.store_message_db_url, Path(config.data_dir)).shown,
+            retention=str(services.store_message_retention_policy),
             cluster=config.network.cluster,
             max_message_size=config.network.max_message_size,
             is_signed=network.is_signed,
@@ -213,7 +213,7 @@ class Services:
                 SyncSettings(
                     interval=services.store_sync_interval,
                     range=services.store_sync_range,
-                    jitter=services.store_sync_jitter,
+                    jitter=services.store_sync_relay_jitter,
                 ),
                 registry,
                 rng,
@@ -239,7 +239,7 @@ class Services:
                     topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
                     is_covered=is_covered,
                     is_signed=network.is_signed,
-                    keeps=services.store_retention.seconds,
+                    keeps=services.store_message_retention_policy.seconds,
                 ),
             )
 
@@ -358,21 +358,21 @@ class Services:
 
 
 def _make_archive(
-    config: ServiceConfig, directory: Path, registry: Registry, changed: Callable[[], None]
+    config: ServiceOptions, directory: Path, registry: Registry, changed: Callable[[], None]
 ) -> Archive | None:
     if not config.store:
         return None
-    database = parse_database_url(config.store_database, directory)
-    is_remote, read_url = database.url is not None, config.store_read_database
+    database = parse_database_url(config.store_message_db_url, directory)
+    is_remote, read_url = database.url is not None, config.store_message_db_read_url
     settings = ArchiveSettings(
         database=database,
         read_database=parse_database_url(read_url, directory) if is_remote and read_url else None,
-        spool=directory / SPOOL_FILE if is_remote and config.store_spool_bytes else None,
-        spool_bytes=config.store_spool_bytes,
-        retention=config.store_retention,
-        max_connections=config.store_connections,
-        migrate=config.store_migrate,
-        vacuum=config.store_vacuum,
+        spool=directory / SPOOL_FILE if is_remote and config.store_message_spool_size else None,
+        spool_bytes=config.store_message_spool_size,
+        retention=config.store_message_retention_policy,
+        max_connections=config.store_max_num_db_connections,
+        migrate=config.store_message_db_migration,
+        vacuum=config.store_message_db_vacuum,
     )
     return make_archive(settings, registry=registry, changed=changed)
 
@@ -381,8 +381,10 @@ def _ignore(_peer_id: PeerIdText, _records: Sequence[bytes]) -> None:
     """No-op callback: without discovery, records only go to the requester."""
 
 
-def _make_filter(config: ServiceConfig, host: Host, registry: Registry) -> FilterService:
-    limits = FilterLimits(config.filter_max_peers, config.filter_max_criteria, config.filter_timeout)
+def _make_filter(config: ServiceOptions, host: Host, registry: Registry) -> FilterService:
+    limits = FilterLimits(
+        config.filter_max_peers_to_serve, config.filter_max_criteria, config.filter_subscription_timeout
+    )
     return FilterService(host, registry, limits=limits, rate_limit=config.rate_limits["filter"])
 
 

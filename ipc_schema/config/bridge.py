@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from ipc_schema.config import common
@@ -18,7 +18,7 @@ from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
 from ipc_schema.config.kinds import BOOLEAN, PATH, Kind, duration, integer, size
 from ipc_schema.config.options import Layer, OptionSection, Resolved, Schema, option, resolve
 from ipc_schema.config.sources import config_loader
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
@@ -184,13 +184,9 @@ class NatsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BridgeConfig:
+class BridgeConfig(common.BaseConfig):
     """Typed configuration of a bridge."""
 
-    data_dir: str
-    log_level: str
-    log_format: str
-    ipc_dir: str
     nats: NatsConfig | None
     """None: there is nothing to bridge to."""
     outward: bool
@@ -202,25 +198,18 @@ class BridgeConfig:
     kernel: KernelEndpoints
     mapi: MapiEndpoints | None
     """None: the node is a kernel alone."""
-    warnings: tuple[str, ...]
     resolved: Resolved[BridgeOptions] = field(repr=False, compare=False)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return all options with their values and sources."""
-        return common.describe(BRIDGE_SCHEMA, self.resolved)
 
 
 def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(BRIDGE_SCHEMA, layers)
     options = resolved.options
-    run_dir = str(run_directory(options.process.data_dir, options.process.ipc_dir))
+    shared = common.base_config(resolved, options.process, _warnings(resolved))
+    run_dir: str = shared["ipc_dir"]
     _check(resolved)
     return BridgeConfig(
-        data_dir=options.process.data_dir,
-        log_level=options.process.log_level,
-        log_format=options.process.log_format,
-        ipc_dir=run_dir,
+        **shared,
         nats=_nats(options) if options.nats.nats_url else None,
         outward=options.outward.bridge_out,
         shards=tuple(dict.fromkeys(options.outward.bridge_shard)),
@@ -230,8 +219,6 @@ def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
         takeover_after=options.inward.bridge_takeover_after,
         kernel=common.served_kernel(resolved, options.node, run_dir),
         mapi=common.served_mapi(resolved, options.node, run_dir),
-        warnings=tuple(_warnings(resolved)),
-        resolved=resolved,
     )
 
 

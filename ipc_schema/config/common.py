@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
 from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, LOG_FORMAT, LOG_LEVEL, PATH, Kind, integer
@@ -125,8 +125,8 @@ class ServedNodeOptions(AttachOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CommonConfig:
-    """Typed configuration shared by kernel and Messaging API."""
+class BaseConfig:
+    """Typed configuration shared by all processes."""
 
     data_dir: str
     log_level: str
@@ -135,28 +135,48 @@ class CommonConfig:
     """`TEXT` or `JSON`."""
     ipc_dir: str
     """Directory above the processes' private socket directories."""
+    warnings: tuple[str, ...]
+    """Warnings to log once at start: overridden presets, options without effect."""
+    resolved: Resolved[Any] = field(repr=False, compare=False)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return all options with their values and sources (`node.config`)."""
+        return describe(self.resolved.schema, self.resolved)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonConfig(BaseConfig):
+    """Typed configuration shared by kernel and Messaging API."""
+
     ipc_group: str | None
     allowed_uids: tuple[int, ...]
     max_in_flight: int
-    warnings: tuple[str, ...]
-    """Warnings to log once at start: overridden presets, options without effect."""
+
+
+def base_config(
+    resolved: Resolved[Any], options: BaseProcessOptions, warnings: Iterable[str]
+) -> dict[str, Any]:
+    """Build the fields of `BaseConfig`."""
+    foreign = (f"no option, ignored: {', '.join(resolved.ignored)}",) if resolved.ignored else ()
+    return {
+        "data_dir": options.data_dir,
+        "log_level": options.log_level,
+        "log_format": options.log_format,
+        "ipc_dir": str(run_directory(options.data_dir, options.ipc_dir)),
+        "warnings": (*foreign, *warnings),
+        "resolved": resolved,
+    }
 
 
 def common_config(
     resolved: Resolved[Any], options: ProcessOptions, warnings: Iterable[str]
 ) -> dict[str, Any]:
     """Build the fields of `CommonConfig`."""
-    data_dir = options.data_dir
-    foreign = (f"no option, ignored: {', '.join(resolved.ignored)}",) if resolved.ignored else ()
     return {
-        "data_dir": data_dir,
-        "log_level": options.log_level,
-        "log_format": options.log_format,
-        "ipc_dir": str(run_directory(data_dir, options.ipc_dir)),
+        **base_config(resolved, options, warnings),
         "ipc_group": options.ipc_group,
         "allowed_uids": options.allowed_uid,
         "max_in_flight": options.ipc_max_in_flight,
-        "warnings": (*foreign, *warnings),
     }
 
 
@@ -175,11 +195,11 @@ def endpoints(
     Raises `ConfigError` for a socket path that is too long, or two options with one endpoint.
     """
     key, run_dir = directory
-    values = {field: resolved.value(name) for field, name in options.items()}
-    given = {field: str(value) for field, value in values.items() if value is not None}
+    values = {part: resolved.value(name) for part, name in options.items()}
+    given = {part: str(value) for part, value in values.items() if value is not None}
     taken: dict[str, str] = {}
-    for field, endpoint in given.items():
-        name = options[field]
+    for part, endpoint in given.items():
+        name = options[part]
         if taken.setdefault(endpoint, name) != name:
             raise resolved.refuse(name, f"{endpoint} is already taken by {taken[endpoint]}")
     try:
@@ -218,13 +238,12 @@ def shifted(resolved: Resolved[Any], key: str, port: int, shift: int) -> int:
     return moved
 
 
-def tcp_uses(resolved: Resolved[Any], names: Iterable[str]) -> list[PortUse]:
-    """Return the ports of those options whose value is a tcp:// endpoint."""
+def tcp_uses(endpoints: Mapping[str, object]) -> list[PortUse]:
+    """Return the ports of those endpoints, by option, that are of tcp://."""
     uses: list[PortUse] = []
-    for name in names:
-        endpoint = str(resolved.value(name))
-        if endpoint.startswith("tcp://"):
-            host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    for name, endpoint in endpoints.items():
+        if str(endpoint).startswith("tcp://"):
+            host, _, port = str(endpoint).removeprefix("tcp://").rpartition(":")
             uses.append(PortUse(name, host.strip("[]").replace("localhost", "127.0.0.1"), int(port)))
     return uses
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
@@ -26,7 +26,7 @@ from ipc_schema.config.options import (
     resolve,
 )
 from ipc_schema.config.sources import config_loader
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 
 
 def _parse_prefix(raw: object) -> str:
@@ -127,13 +127,9 @@ class HttpConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig:
+class GatewayConfig(common.BaseConfig):
     """Typed configuration of a gateway. A listener that is None is not served."""
 
-    data_dir: str
-    log_level: str
-    log_format: str
-    ipc_dir: str
     rest: HttpConfig | None
     """Listener of REST, streams and the dashboard."""
     rest_routes: bool
@@ -153,19 +149,15 @@ class GatewayConfig:
     kernel: KernelEndpoints
     mapi: MapiEndpoints | None
     """None: the node is a kernel alone."""
-    warnings: tuple[str, ...]
     resolved: Resolved[GatewayOptions] = field(repr=False, compare=False)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return all options with their values and sources."""
-        return common.describe(GATEWAY_SCHEMA, self.resolved)
 
 
 def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(GATEWAY_SCHEMA, layers)
     options = resolved.options
-    run_dir = str(run_directory(options.process.data_dir, options.process.ipc_dir))
+    shared = common.base_config(resolved, options.process, _warnings(resolved))
+    run_dir: str = shared["ipc_dir"]
     rest: HttpConfig | None = None
     metrics: HttpConfig | None = None
     if options.rest.rest or options.rest.dashboard:
@@ -180,10 +172,7 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
     _check_exposure(resolved, {"rest-address": rest, "metrics-server-address": metrics})
     common.check_pair(resolved, "rest-tls-cert", "rest-tls-key")
     return GatewayConfig(
-        data_dir=options.process.data_dir,
-        log_level=options.process.log_level,
-        log_format=options.process.log_format,
-        ipc_dir=run_dir,
+        **shared,
         rest=rest,
         rest_routes=options.rest.rest,
         rest_admin=options.rest.rest_admin,
@@ -198,8 +187,6 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
         metrics_prefix=options.metrics.metrics_prefix,
         kernel=common.served_kernel(resolved, options.node, run_dir),
         mapi=common.served_mapi(resolved, options.node, run_dir),
-        warnings=tuple(_warnings(resolved)),
-        resolved=resolved,
     )
 
 

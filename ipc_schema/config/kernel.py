@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import can_dial, split_circuit
@@ -64,11 +64,7 @@ from ipc_schema.config.presets import (
     find_preset,
     preset_layer,
 )
-from ipc_schema.config.services import (
-    ServiceConfig,
-    ServiceOptions,
-    service_config,
-)
+from ipc_schema.config.services import ServiceOptions, effective_services
 from ipc_schema.config.sources import config_loader
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
@@ -239,7 +235,7 @@ class KernelConfig(common.CommonConfig):
     relay: bool
     relay_peer_exchange: bool
     """Peer exchange in PRUNE: whether we send peers, and whether we use those received."""
-    services: ServiceConfig
+    services: ServiceOptions
     discovery: DiscoveryConfig
     endpoints: KernelEndpoints
     """Endpoints to bind: below `ipc_dir` unless configured otherwise."""
@@ -251,10 +247,6 @@ class KernelConfig(common.CommonConfig):
     def listen_hosts(self) -> tuple[str, ...]:
         """The IP addresses to bind, at most one per version: `::` stands for both."""
         return ("0.0.0.0", "::") if self.listen_address == "::" else (self.listen_address,)  # noqa: S104
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return all options with their values and sources (`node.config`)."""
-        return common.describe(KERNEL_SCHEMA, self.resolved)
 
 
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
@@ -298,12 +290,11 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         agent_string=options.peers.agent_string or None,
         relay=options.peers.relay,
         relay_peer_exchange=options.peers.relay_peer_exchange,
-        services=service_config(resolved),
+        services=effective_services(options.services),
         discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
         endpoints=endpoints,
         replay_budget=options.sockets.replay_budget,
         lease_ttl=options.sockets.lease_ttl,
-        resolved=resolved,
     )
 
 

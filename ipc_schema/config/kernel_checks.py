@@ -78,7 +78,8 @@ def ports(resolved: Resolved[KernelOptions]) -> tuple[int, int | None, int]:
     uses = [PortUse("tcp-port", listening.listen_address, tcp)]
     if websocket is not None:
         uses.append(PortUse("websocket-port", listening.listen_address, websocket))
-    endpoints = common.tcp_uses(resolved, ("ipc-events", "ipc-requests", "ipc-control"))
+    names = ("ipc-events", "ipc-requests", "ipc-control")
+    endpoints = common.tcp_uses({name: resolved.value(name) for name in names})
     refuse_port_clashes((*uses, *endpoints))
     return tcp, websocket, shifted("discv5-udp-port", resolved.options.discovery.discv5_udp_port)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.common import AttachOptions, ProcessOptions
@@ -280,10 +280,6 @@ class MapiConfig(common.CommonConfig):
                 shown = repr(actual) if actual != "" else "none"
                 raise self.resolved.refuse(key, f"{wanted!r} contradicts the kernel, which has {shown}")
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return all options with their values and sources."""
-        return common.describe(MAPI_SCHEMA, self.resolved)
-
 
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
@@ -304,7 +300,6 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
         messages=options.messages,
         apps=options.apps,
         send_rate_limit=options.messages.send_rate_limit.limit if options.messages.send_rate_limit else None,
-        resolved=resolved,
     )
 
 

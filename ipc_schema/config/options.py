@@ -103,7 +103,8 @@ def option(
         conceals=conceals,
         aliases=aliases,
     )
-    return field(default=declared.initial, metadata={_OPTION: declared})
+    shown = not secret and conceals is None
+    return field(default=declared.initial, metadata={_OPTION: declared}, repr=shown)
 
 
 _OPTION: Final = "option"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -145,44 +145,16 @@ class ServiceOptions(OptionSection):
         unset="filter:100/1s, lightpush:5/1s, px:5/1s, store without limit",
     )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceConfig:
-    """Typed configuration of the service protocols."""
-
-    store: bool
-    store_node: str | None
-    store_database: str = field(repr=False)
-    store_read_database: str | None = field(repr=False)
-    store_spool_bytes: int
-    store_retention: RetentionPolicy
-    store_connections: int
-    store_migrate: bool
-    store_vacuum: bool
-    store_sync: bool
-    store_sync_interval: float
-    """Seconds, as the next two."""
-    store_sync_range: float
-    store_sync_jitter: float
-    store_resume: bool
-    lightpush: bool
-    lightpush_node: str | None
-    filter: bool
-    filter_node: str | None
-    filter_timeout: float
-    """Seconds."""
-    filter_max_peers: int
-    filter_max_criteria: int
-    peer_exchange: bool
-    peer_exchange_node: str | None
-    rate_limits: Mapping[str, RateLimit | None]
-    """By protocol: store, lightpush, px, filter. None: no limit."""
-
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Return the addresses of all configured service peers."""
-        nodes = (self.store_node, self.lightpush_node, self.filter_node, self.peer_exchange_node)
+        """The addresses of all configured service peers."""
+        nodes = (self.storenode, self.lightpushnode, self.filternode, self.peer_exchange_node)
         return tuple(node for node in nodes if node is not None)
+
+    @property
+    def rate_limits(self) -> Mapping[str, RateLimit | None]:
+        """By protocol: store, lightpush, px, filter. None: no limit."""
+        return rate_limits(self.rate_limit)
 
 
 SERVICE_NODES: Final = ("storenode", "lightpushnode", "filternode", "peer-exchange-node")
@@ -193,34 +165,17 @@ def _dialled(address: str | None) -> str | None:
     return address if address is not None and can_dial(address) else None
 
 
-def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
-    """Build the service part of a resolved configuration."""
-    options = resolved.options.services
-    return ServiceConfig(
-        store=options.store,
-        store_node=_dialled(options.storenode),
-        store_database=options.store_message_db_url,
-        store_read_database=options.store_message_db_read_url,
-        store_spool_bytes=options.store_message_spool_size,
-        store_retention=options.store_message_retention_policy,
-        store_connections=options.store_max_num_db_connections,
-        store_migrate=options.store_message_db_migration,
-        store_vacuum=options.store_message_db_vacuum,
+def effective_services(options: ServiceOptions) -> ServiceOptions:
+    """Return the options as the node follows them: what needs store is off without it, and peers whose
+    transport is not spoken here are not dialled."""
+    return replace(
+        options,
         store_sync=options.store_sync and options.store,
-        store_sync_interval=options.store_sync_interval,
-        store_sync_range=options.store_sync_range,
-        store_sync_jitter=options.store_sync_relay_jitter,
         store_resume=options.store_resume and options.store,
-        lightpush=options.lightpush,
-        lightpush_node=_dialled(options.lightpushnode),
-        filter=options.filter,
-        filter_node=_dialled(options.filternode),
-        filter_timeout=options.filter_subscription_timeout,
-        filter_max_peers=options.filter_max_peers_to_serve,
-        filter_max_criteria=options.filter_max_criteria,
-        peer_exchange=options.peer_exchange,
+        storenode=_dialled(options.storenode),
+        lightpushnode=_dialled(options.lightpushnode),
+        filternode=_dialled(options.filternode),
         peer_exchange_node=_dialled(options.peer_exchange_node),
-        rate_limits=rate_limits(options.rate_limit),
     )
 
 

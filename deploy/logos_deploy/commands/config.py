@@ -7,11 +7,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from ipc_schema.config.bridge import BRIDGE_SCHEMA
 from ipc_schema.config.common import describe
-from ipc_schema.config.gateway import GATEWAY_SCHEMA
-from ipc_schema.config.kernel import KERNEL_SCHEMA
-from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
@@ -59,10 +55,7 @@ def _words_of_a_node_to_be(arguments: argparse.Namespace) -> str:
 def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
     plan = plan_of(arguments)
     found: dict[str, Rows | None] = {
-        "kernel": describe(KERNEL_SCHEMA, plan.kernel.resolved),
-        "mapi": None if plan.mapi is None else describe(MAPI_SCHEMA, plan.mapi.resolved),
-        "gateway": None if plan.gateway is None else describe(GATEWAY_SCHEMA, plan.gateway.resolved),
-        "bridge": None if plan.bridge is None else describe(BRIDGE_SCHEMA, plan.bridge.resolved),
+        table: None if config is None else config.describe() for table, config in plan.configs.items()
     }
     for table_name, rows in found.items():
         for row in rows or ():

@@ -26,7 +26,7 @@ def check_host(plan: NodePlan) -> None:
             if path is not None:
                 _check_directory(resolved, name, Path(str(path)).absolute())
     services = plan.kernel.services
-    on_server = services.store and not services.store_database.lower().startswith("sqlite:")
+    on_server = services.store and not services.store_message_db_url.lower().startswith("sqlite:")
     if on_server and importlib.util.find_spec("psycopg") is None:
         raise plan.kernel.resolved.refuse(
             "store-message-db-url", "the PostgreSQL driver is missing: pip install 'logos-mapi[postgres]'"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.config.bridge import BridgeConfig, load_bridge_config
+from ipc_schema.config.common import BaseConfig, tcp_uses
 from ipc_schema.config.gateway import GatewayConfig, load_gateway_config
 from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from ipc_schema.config.kinds import ALL
@@ -74,15 +75,14 @@ class NodePlan:
     """(table, option) of options that were not given → where their values come from."""
 
     @property
+    def configs(self) -> dict[str, BaseConfig | None]:
+        """The configuration of each process, in the order in which they start; None: it does not run."""
+        return {"kernel": self.kernel, "mapi": self.mapi, "gateway": self.gateway, "bridge": self.bridge}
+
+    @property
     def tables(self) -> tuple[str, ...]:
-        """The processes, in the order in which they start."""
-        present = {
-            "kernel": self.kernel,
-            "mapi": self.mapi,
-            "gateway": self.gateway,
-            "bridge": self.bridge,
-        }
-        return tuple(table for table, config in present.items() if config is not None)
+        """The processes that run, in the order in which they start."""
+        return tuple(table for table, config in self.configs.items() if config is not None)
 
     @property
     def ports(self) -> list[PortUse]:
@@ -324,9 +324,4 @@ def _ports(kernel: KernelConfig, mapi: MapiConfig | None, gateway: GatewayConfig
     named = {f"ipc-{name}": endpoint for name, endpoint in kernel.endpoints._asdict().items()}
     if mapi is not None:
         named |= {f"mapi.ipc-{name}": endpoint for name, endpoint in mapi.endpoints._asdict().items()}
-    for key, endpoint in named.items():
-        if endpoint.startswith("tcp://"):
-            host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-            address = host.strip("[]").replace("localhost", "127.0.0.1")
-            uses.append(PortUse(key, address, int(port)))
-    return uses
+    return [*uses, *tcp_uses(named)]

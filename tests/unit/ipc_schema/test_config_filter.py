@@ -13,8 +13,12 @@ NODE = "/ip4/127.0.0.1/tcp/60001/p2p/16Uiu2HAm4v86W3bmT1BiH6oSPzcsSr24iDQpSN5Qa9
 
 def test_the_defaults_are_nwakus() -> None:
     services = load_kernel_config().services
-    assert (services.filter, services.filter_node, services.peer_exchange) == (True, None, True)
-    assert (services.filter_timeout, services.filter_max_peers, services.filter_max_criteria) == (
+    assert (services.filter, services.filternode, services.peer_exchange) == (True, None, True)
+    assert (
+        services.filter_subscription_timeout,
+        services.filter_max_peers_to_serve,
+        services.filter_max_criteria,
+    ) == (
         300,
         1000,
         1000,
@@ -34,7 +38,11 @@ def test_values_of_ones_own() -> None:
             "rate-limit": ["filter:30/1m"],
         }
     ).services
-    assert (services.filter_timeout, services.filter_max_peers, services.filter_max_criteria) == (60, 20, 50)
+    assert (
+        services.filter_subscription_timeout,
+        services.filter_max_peers_to_serve,
+        services.filter_max_criteria,
+    ) == (60, 20, 50)
     assert services.nodes == (NODE, NODE)
     assert services.rate_limits["filter"] == RateLimit(30, 60.0)
 

@@ -14,8 +14,8 @@ NODE = f"/ip4/127.0.0.1/tcp/60001/p2p/{PEER}"
 def test_defaults_are_those_of_nwaku() -> None:
     services = load_kernel_config().services
     assert (services.store, services.lightpush) == (False, True)
-    assert services.store_database == "sqlite://store.sqlite3"
-    assert str(services.store_retention) == "time:172800"
+    assert services.store_message_db_url == "sqlite://store.sqlite3"
+    assert str(services.store_message_retention_policy) == "time:172800"
     assert services.nodes == ()
 
 
@@ -43,7 +43,7 @@ def test_a_password_is_not_shown() -> None:
     url = "postgres://waku:s:e%2Fc%40ret@localhost:5432/store?password=alsosecret&x=1"
     flags = {"store": True, "store-message-db-url": url, "store-message-db-read-url": url}
     config = load_kernel_config(flags=flags)
-    assert config.services.store_database == config.services.store_read_database == url
+    assert config.services.store_message_db_url == config.services.store_message_db_read_url == url
     for name in ("store-message-db-url", "store-message-db-read-url"):
         (row,) = [row for row in config.describe() if row["name"] == name]
         assert row["value"] == "postgres://waku:***@localhost:5432/store?password=***&x=1"
