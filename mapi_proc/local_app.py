@@ -9,7 +9,8 @@ import os
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ipc_schema.mapi.events import AppEvent, decode_app_event
+from ipc_schema.mapi.event_codec import decode_app_event
+from ipc_schema.mapi.events import AppEvent
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 

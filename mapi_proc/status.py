@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.event_codec import pack_fields
+from ipc_schema.mapi.events import AppEventKind
 from ipc_schema.mapi.methods import StatusReply
 from ipc_schema.mapi.paging import topic_page
 from mapi_proc.apps import App, AppRegistry

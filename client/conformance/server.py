@@ -18,7 +18,8 @@ import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
-from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_cost, event_frames
+from ipc_schema.mapi.event_codec import encode_app_event, event_cost, event_frames
+from ipc_schema.mapi.events import AppEventKind
 
 NETWORK: Final = {
     "cluster": 42,

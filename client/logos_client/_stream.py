@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
-from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_event, event_cost
+from ipc_schema.mapi.event_codec import decode_app_event, event_cost
+from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent
 from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,

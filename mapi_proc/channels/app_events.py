@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.event_codec import pack_fields
+from ipc_schema.mapi.events import AppEventKind
 from mapi_proc.channels.events import (
     ChannelOutput,
     Delivered,

@@ -12,7 +12,8 @@ from typing import Final
 
 from ipc_schema.kernel.events import MessageEvent
 from ipc_schema.kernel.store import StoredMessage
-from ipc_schema.mapi.events import HISTORY, AppEventKind, fields_packer
+from ipc_schema.mapi.event_codec import fields_packer
+from ipc_schema.mapi.events import HISTORY, AppEventKind
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
 from mapi_proc.subscriptions import TopicRoute

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.event_codec import pack_fields
+from ipc_schema.mapi.events import AppEventKind
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
 from mapi_proc.database import OutboxEntry, OutboxState

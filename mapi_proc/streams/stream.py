@@ -17,7 +17,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from ipc_schema.mapi.events import AppEventEncoder, AppEventKind, encode_app_event, pack_fields
+from ipc_schema.mapi.event_codec import AppEventEncoder, encode_app_event, pack_fields
+from ipc_schema.mapi.events import AppEventKind
 from mapi_proc.database import Batch
 from mapi_proc.streams.limits import AppStreamCounters
 

@@ -19,7 +19,7 @@ CHILD = """
 import asyncio, pathlib, sys
 from mapi_proc.database import AppRecord, Database, KernelPosition, OutboxEntry
 from mapi_proc.streams import DurableStream
-from ipc_schema.mapi.events import pack_fields
+from ipc_schema.mapi.event_codec import pack_fields
 
 async def main():
     database = await Database.open(pathlib.Path(sys.argv[1]))

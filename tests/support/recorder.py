@@ -9,14 +9,8 @@ from typing import Any, Self
 
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest
-from ipc_schema.mapi.events import (
-    AppEvent,
-    AppHeartbeat,
-    MessageReceived,
-    MessagesMissed,
-    decode_app_event,
-    event_cost,
-)
+from ipc_schema.mapi.event_codec import decode_app_event, event_cost
+from ipc_schema.mapi.events import AppEvent, AppHeartbeat, MessageReceived, MessagesMissed
 from ipc_schema.mapi.methods import MapiHello
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection

@@ -15,7 +15,8 @@ from typing import Final
 import zmq
 
 from ipc_schema.frames import MAGIC, decode_request, encode_reply
-from ipc_schema.mapi.events import AppEventKind, encode_app_event
+from ipc_schema.mapi.event_codec import encode_app_event
+from ipc_schema.mapi.events import AppEventKind
 from tests.bench.lines import emit
 
 TOPIC: Final = "/bench/1/clients/plain"

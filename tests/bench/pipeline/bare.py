@@ -34,13 +34,8 @@ import zmq
 
 from ipc_schema.frames import MAGIC
 from ipc_schema.kernel.events import SOURCE_RELAY, MessageEvent, MessageHeaderEncoder, decode_header
-from ipc_schema.mapi.events import (
-    AppEventEncoder,
-    AppEventKind,
-    MessageReceived,
-    decode_app_event,
-    fields_packer,
-)
+from ipc_schema.mapi.event_codec import AppEventEncoder, decode_app_event, fields_packer
+from ipc_schema.mapi.events import AppEventKind, MessageReceived
 from ipc_schema.message import WakuMessage
 from tests.bench.lines import cpu_us, emit
 from tests.bench.pipeline.wire import Acks, Tally, hash_maker, payload_maker

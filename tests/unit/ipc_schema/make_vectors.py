@@ -68,11 +68,11 @@ from ipc_schema.kernel.store_admin import (
     StoreVerifyReply,
     StoreVerifyRequest,
 )
-from ipc_schema.mapi import channels
+from ipc_schema.mapi import channels, event_codec
 from ipc_schema.mapi import control as mapi_control
-from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
-from ipc_schema.mapi.events import AppEventKind, encode_app_event
+from ipc_schema.mapi.event_codec import encode_app_event
+from ipc_schema.mapi.events import AppEventKind
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.node_info import NodeInfoReply, NodeInfoRequest
 from ipc_schema.streams import StreamState
@@ -874,7 +874,7 @@ def good_app_events() -> None:
         name = f"app event {kind.name.lower()}" + (
             " without a hash" if fields.get("message_hash", 0) is None else ""
         )
-        add(name, "app_event", app_events.event_frames(header, payload), exact=True, meaning=meaning)
+        add(name, "app_event", event_codec.event_frames(header, payload), exact=True, meaning=meaning)
     header = msgpack.packb([1, STREAM, 12, 77, NOW, "anything"])
     meaning = {"event": "unknown", "stream_id": STREAM, "seq": 12, "time_ns": NOW, "kind": 77, "payload": b""}
     rest = {"exact": False, "meaning": to_json(meaning)}

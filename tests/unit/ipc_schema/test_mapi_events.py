@@ -11,10 +11,17 @@ from ipc_schema.errors import ErrorCode
 from ipc_schema.fields import FieldError
 from ipc_schema.frames import is_app_event
 from ipc_schema.kernel.events import MessageEvent, decode_header, encode_message_header
-from ipc_schema.mapi import events
-from ipc_schema.mapi.events import (
+from ipc_schema.mapi import event_codec
+from ipc_schema.mapi.event_codec import (
     AppEventEncoder,
     AppEventError,
+    decode_app_event,
+    encode_app_event,
+    event_cost,
+    event_frames,
+    pack_fields,
+)
+from ipc_schema.mapi.events import (
     AppEventKind,
     AppHeartbeat,
     ChannelDeliveryError,
@@ -38,11 +45,6 @@ from ipc_schema.mapi.events import (
     MessageUnconfirmed,
     TakenOver,
     UnknownAppEvent,
-    decode_app_event,
-    encode_app_event,
-    event_cost,
-    event_frames,
-    pack_fields,
 )
 from ipc_schema.message import WakuMessage
 from tests.unit.ipc_schema.strategies import INT64, attempt, frames_near, values
@@ -178,7 +180,7 @@ def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, ob
     for at, value in changes:
         header[at] = value
     event = attempt(lambda: decode_app_event(msgpack.packb(header)), AppEventError)
-    declared = attempt(lambda: events._received.read(tuple(header[5:])), FieldError)
+    declared = attempt(lambda: event_codec._received.read(tuple(header[5:])), FieldError)
     assert isinstance(event, AppEventError) == isinstance(declared, FieldError)
     if isinstance(event, MessageReceived):
         assert list(event[3:]) == declared
@@ -191,7 +193,7 @@ def test_the_cost_is_the_length_of_both_frames() -> None:
 
 
 def test_fields_are_bounded() -> None:
-    most = tuple(range(events.MAX_EVENT_FIELDS))
+    most = tuple(range(event_codec.MAX_EVENT_FIELDS))
     header = AppEventEncoder(STREAM).encode(1, 50, NOW, pack_fields(*most))
     assert msgpack.unpackb(header)[5:] == list(most)
     with pytest.raises(ValueError, match="11 fields"):

@@ -31,7 +31,8 @@ from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
-from ipc_schema.mapi.events import AppEventError, AppEventKind, decode_app_event, encode_app_event
+from ipc_schema.mapi.event_codec import AppEventError, decode_app_event, encode_app_event
+from ipc_schema.mapi.events import AppEventKind
 from ipc_schema.message import WakuMessage
 from tests.unit.ipc_schema.vector_json import from_json, to_json
 

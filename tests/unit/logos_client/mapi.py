@@ -11,7 +11,8 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
 from ipc_schema.hello import HelloRequest
 from ipc_schema.mapi import methods
-from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_cost, event_frames
+from ipc_schema.mapi.event_codec import encode_app_event, event_cost, event_frames
+from ipc_schema.mapi.events import AppEventKind
 from tests.unit.logos_client.server import NETWORK, Answer, ContractServer
 
 STATUS: dict[str, object] = {

@@ -15,7 +15,8 @@ import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request, encode_reply
-from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_frames
+from ipc_schema.mapi.event_codec import encode_app_event, event_frames
+from ipc_schema.mapi.events import AppEventKind
 from logos_client.events import (
     ConnectionStatusChange,
     Event,

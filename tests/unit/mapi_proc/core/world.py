@@ -10,7 +10,8 @@ import zmq
 
 from ipc_schema.config.mapi import load_mapi_config
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.mapi.events import AppEvent, decode_app_event
+from ipc_schema.mapi.event_codec import decode_app_event
+from ipc_schema.mapi.events import AppEvent
 from mapi_proc.apps import App
 from mapi_proc.clocks import Clocks
 from mapi_proc.core import Core

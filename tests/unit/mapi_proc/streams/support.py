@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from ipc_schema.mapi.events import AppEvent, decode_app_event, pack_fields
+from ipc_schema.mapi.event_codec import decode_app_event, pack_fields
+from ipc_schema.mapi.events import AppEvent
 from mapi_proc.database import Batch, JournalEntry, Snapshot
 from mapi_proc.database.opening import connect
 from mapi_proc.database.reader import load_snapshot, read_page

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ipc_schema.mapi.events import AppHeartbeat, EventsDropped, MessagePropagated, TakenOver, decode_app_event
+from ipc_schema.mapi.event_codec import decode_app_event
+from ipc_schema.mapi.events import AppHeartbeat, EventsDropped, MessagePropagated, TakenOver
 from mapi_proc.streams import AckRefusedError, EphemeralLimits, EphemeralStream
 from mapi_proc.streams.stream import PUMP_EVENTS
 from tests.unit.mapi_proc.streams.support import PROPAGATED, Connection, Journal, Steps, fields
