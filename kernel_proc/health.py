@@ -10,7 +10,6 @@ from typing import Final
 import trio
 
 from ipc_schema.kernel.records import (
-    EventLoopHealth,
     NodeHealth,
     ProtocolHealth,
     ProtocolState,
@@ -137,17 +136,11 @@ class HealthMonitor:
         self._changed.set()
 
     def current(self) -> NodeHealth:
-        lag = self._lag.report()
         return NodeHealth(
             state=self.state,
             protocols=tuple(self._protocols()),
             shards=tuple(self._shards()),
-            event_loop=EventLoopHealth(
-                lag_ms=round(lag.lag_ms, 3),
-                load_1m=round(lag.load_1m, 4),
-                load_5m=round(lag.load_5m, 4),
-                load_15m=round(lag.load_15m, 4),
-            ),
+            event_loop=self._lag.report(),
         )
 
     async def run(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from math import exp
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
+from ipc_schema.kernel.records import EventLoopHealth
 from kernel_proc.metrics import Sample
 from logos_process.logs import fields
 
@@ -21,15 +22,6 @@ LAGGING_AFTER: Final = 5.0
 """Lag above which the node's state is EVENT_LOOP_LAGGING."""
 _WINDOWS: Final = (60.0, 300.0, 900.0)
 _NAMES: Final = ("1m", "5m", "15m")
-
-
-class LagReport(NamedTuple):
-    """`load_*` are moving averages of lag / 50 ms: 1 is the maximum acceptable in the long run."""
-
-    lag_ms: float
-    load_1m: float
-    load_5m: float
-    load_15m: float
 
 
 class EventLoopLag:
@@ -55,9 +47,12 @@ class EventLoopLag:
             alpha = 1.0 - exp(-CHECK_SECONDS / window)
             self._loads[index] += alpha * (self.lag / ACCEPTED_LAG - self._loads[index])
 
-    def report(self) -> LagReport:
-        """Return the current averages."""
-        return LagReport(self.lag * 1000.0, self._loads[0], self._loads[1], self._loads[2])
+    def report(self) -> EventLoopHealth:
+        """Return the current averages. A load of 1 is the maximum acceptable in the long run."""
+        one, five, fifteen = (round(load, 4) for load in self._loads)
+        return EventLoopHealth(
+            lag_ms=round(self.lag * 1000.0, 3), load_1m=one, load_5m=five, load_15m=fifteen
+        )
 
     def samples(self) -> Iterable[Sample]:
         """Yield samples for the metrics registry."""

@@ -14,6 +14,7 @@ and launcher build on it.
     stopping       stop signals, and a limit on the duration of the shutdown
     exits          exit codes, and `StartError`
     command_line   the parser of a process's options
+    files          small files: replaced whole, read within limits
     host_clock     the host's own time, which no step of the wall clock moves
     figures        a process's own CPU, memory and descriptors
     version        the installed version

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Final
 from kernel_proc.discovery.enr import MAX_RECORD, Enr, EnrError, EnrSizeError, record_size, sign_record
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_multiaddrs, encode_shards
+from logos_process.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -228,12 +228,7 @@ def _load(path: Path, identity: Identity) -> Enr | None:
 
 def _save(path: Path, record: Enr) -> None:
     """Write atomically. If the disk fails, we lose the stored `seq` but not the node."""
-    temporary = path.with_name(f".{path.name}.new")
     try:
-        with temporary.open("w", encoding="ascii") as file:
-            file.write(record.text + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # records change rarely (an address, a shard)
-        temporary.replace(path)
+        replace_file(path, record.text + "\n")
     except OSError as error:
         log.warning("cannot store the node record in %s: %s", path, error)

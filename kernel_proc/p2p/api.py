@@ -132,12 +132,18 @@ StreamHandler = Callable[[Stream], Awaitable[None]]
 
 
 class HostEvents(Protocol):
-    """Called synchronously from the host's tasks; must not block or raise."""
+    """Called synchronously from the host's tasks; must not block or raise. A subclass overrides what it
+    needs, hence bodies that do nothing."""
 
-    def peer_connected(self, connection: PeerConnection) -> None: ...
-    def peer_identified(self, identity: PeerIdentity) -> None: ...
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
+    def peer_connected(self, connection: PeerConnection) -> None:  # noqa: ARG002
+        return
+
+    def peer_identified(self, identity: PeerIdentity) -> None:  # noqa: ARG002
+        return
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002
         """The last connection to this peer has ended."""
+        return
 
 
 class Host(Protocol):

@@ -13,7 +13,7 @@ from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
 from kernel_proc.nat.gateway import LocalPort
-from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import HostEvents, PeerIdentity
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peering.settings import capabilities
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 RECORD_FILE = "enr"
 
 
-class OwnRecord:
+class OwnRecord(HostEvents):
     """A host listener. `shards` returns our current shards. Raise OSError (the data directory)."""
 
     def __init__(
@@ -112,9 +112,6 @@ class OwnRecord:
 
     # --- host events ---
 
-    def peer_connected(self, connection: PeerConnection) -> None:
-        """No-op."""
-
     def peer_identified(self, identity: PeerIdentity) -> None:
         """Record the observed address from identify."""
         if identity.observed_address is None:
@@ -134,6 +131,3 @@ class OwnRecord:
             ips = ",".join(self.addresses.observed)
             log.info("peers see us at another address", extra=fields(ip=ips))
             self._announce()
-
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
-        """No-op: an observation holds until others disagree."""

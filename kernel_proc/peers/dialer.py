@@ -9,14 +9,14 @@ from random import Random
 import trio
 
 from kernel_proc.metrics import Registry
-from kernel_proc.p2p.api import BadAddress, EndCause, Host, P2pError, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import BadAddress, EndCause, Host, HostEvents, P2pError, PeerIdText
 from kernel_proc.peers.backoff import DialBackoff
 from logos_process.logs import fields
 
 log = logging.getLogger(__name__)
 
 
-class StaticDialer:
+class StaticDialer(HostEvents):
     """Dial each address, wait until its peer disconnects, and dial again. A host listener: add it to the
     host.
 
@@ -91,12 +91,6 @@ class StaticDialer:
             await trio.sleep(backoff.lost(trio.current_time() - since))
 
     # --- host events ---
-
-    def peer_connected(self, connection: PeerConnection) -> None:
-        """No-op: `connect` returns the connection."""
-
-    def peer_identified(self, identity: PeerIdentity) -> None:
-        """No-op."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Wake the task that waits for this peer's disconnect."""

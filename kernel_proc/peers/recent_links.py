@@ -16,8 +16,9 @@ from typing import Any, Final
 import trio
 
 from ipc_schema.steady import Stamp
-from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, HostEvents, PeerConnection, PeerIdText
 from kernel_proc.peers.clock import PeerClock
+from logos_process.files import read_json, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ MAX_LOST: Final = 1024
 MAX_FILE: Final = 1024 * 1024
 
 
-class RecentLinks:
+class RecentLinks(HostEvents):
     """A host listener. Call `restore`, then `run`; without `path` nothing is stored."""
 
     def __init__(self, path: Path | None, clock: PeerClock) -> None:
@@ -49,9 +50,6 @@ class RecentLinks:
         self._lost.pop(connection.peer_id, None)
         self._changed.set()
 
-    def peer_identified(self, identity: PeerIdentity) -> None:
-        """No-op."""
-
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Record when the link was lost."""
         self._connected.discard(peer_id)
@@ -68,11 +66,7 @@ class RecentLinks:
         if self._path is None:
             return
         try:
-            if self._path.stat().st_size > MAX_FILE:
-                raise ValueError(f"more than {MAX_FILE} bytes")
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            if content["version"] != VERSION:
-                raise ValueError(f"version {content['version']}")
+            content = read_json(self._path, version=VERSION, max_bytes=MAX_FILE)
             age = self._clock.age(Stamp.from_dict(content["stamp"]))
             links = [(str(peer), float(before)) for peer, before in content["peers"].items()]
         except FileNotFoundError:
@@ -114,11 +108,8 @@ class RecentLinks:
     def _write(self, content: dict[str, Any]) -> None:
         if self._path is None:
             return
-        temporary = self._path.with_name(f".{self._path.name}.new")
         try:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.chmod(0o600)
-            temporary.replace(self._path)
+            replace_file(self._path, json.dumps(content))
         except OSError as error:
             if not self._refused:
                 log.warning("cannot save recent links in %s: %s", self._path, error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from ipc_schema.steady import Stamp
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer
 from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES
+from logos_process.files import read_json, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +41,14 @@ def save_peers(path: Path, peers: Sequence[dict[str, Any]], stamp: Stamp) -> Non
         peer["enr"] = b64encode(peer["enr"]).decode()
         for name in ("group", "why", "source"):
             peer.pop(name, None)
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        content = {"version": VERSION, "stamp": stamp.to_dict(), "peers": peers}
-        json.dump(content, file, separators=(",", ":"), allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    content = {"version": VERSION, "stamp": stamp.to_dict(), "peers": peers}
+    replace_file(path, json.dumps(content, separators=(",", ":"), allow_nan=False))
 
 
 def load_peers(path: Path, clock: PeerClock) -> list[KnownPeer]:
     """Return the peers of an earlier run, with instants shifted to `clock`; none without a usable file."""
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise ValueError(f"more than {MAX_FILE} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']}")
+        content = read_json(path, version=VERSION, max_bytes=MAX_FILE)
         # Files of version 0.1 have no stamp: their instants are wall-clock readings.
         shift = clock.shift(Stamp.from_dict(content["stamp"])) if "stamp" in content else 0.0
         return [_peer(one, shift) for one in content["peers"]]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
+
+from logos_process.files import read_json, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -61,23 +62,13 @@ def plan_gaps(
 def save_gaps(path: Path, gaps: Iterable[ResumeGap]) -> None:
     """Replace the file. Raise OSError."""
     content = {"version": VERSION, "gaps": [asdict(gap) for gap in gaps]}
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    replace_file(path, json.dumps(content))
 
 
 def load_gaps(path: Path) -> list[ResumeGap]:
     """Return what an earlier run left unfinished; nothing without a usable file."""
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise ValueError(f"more than {MAX_FILE} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            raise ValueError(f"version {content['version']}")
+        content = read_json(path, version=VERSION, max_bytes=MAX_FILE)
         return [
             ResumeGap(str(gap["pubsub_topic"]), int(gap["start"]), int(gap["done"]))
             for gap in content["gaps"]

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 import trio
 
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, Host, HostEvents, PeerIdText
 from kernel_proc.protocols.filter.codec import (
     MAX_CONTENT_TOPICS,
     SUBSCRIBE_PROTOCOL,
@@ -54,7 +54,7 @@ class Pinged(NamedTuple):
     problem: str = ""
 
 
-class FilterClient:
+class FilterClient(HostEvents):
     """This node's filter subscriptions at other peers.
 
     `is_leased(consumer, pubsub topic)` returns whether the consumer still holds its lease. `changed(pubsub
@@ -332,12 +332,6 @@ class FilterClient:
             self._changed(topics)
 
     # --- host events ---
-
-    def peer_connected(self, connection: PeerConnection) -> None:
-        """No-op: nothing is subscribed yet."""
-
-    def peer_identified(self, identity: PeerIdentity) -> None:
-        """No-op."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Drop the subscriptions at this peer: it can no longer push to us."""
