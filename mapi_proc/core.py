@@ -261,20 +261,24 @@ class Core:
         """Delete a named app: stream, subscriptions, position. Raises IpcError."""
         await self._parts.lifecycle.forget(name, uid)
 
-    async def ack(self, app: App, stream_id: bytes, seq: int) -> int:
-        """Acknowledge everything up to `seq`. Return the position once it is on disk. Raises IpcError."""
+    def note_ack(self, app: App, stream_id: bytes, seq: int) -> int:
+        """Acknowledge everything up to `seq`. Return the position; it goes to the disk with the turn's other
+        changes. Raises IpcError."""
         if stream_id != app.stream.stream_id:
             raise IpcError(ErrorCode.CONFLICT, "that is not this app's stream")
         if app.durable:
             self._disk.check()
-        batch = self.database.batch()
         try:
-            acked = app.stream.ack(seq, batch)
+            return app.stream.ack(seq, self.turn.batch)
         except AckRefusedError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, f"ack: {error}") from error
+
+    async def ack(self, app: App, stream_id: bytes, seq: int) -> int:
+        """Acknowledge everything up to `seq`. Return the position once it is on disk. Raises IpcError."""
+        acked = self.note_ack(app, stream_id, seq)
         if app.durable:
             # Also when it moves nothing: an equal one may still be on its way to the disk.
-            await self._disk.commit(batch)
+            await self._disk.stored(self.turn)
         return acked
 
     # -- subscriptions and sends -------------------------------------------------------------------------

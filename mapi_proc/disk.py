@@ -4,8 +4,12 @@ contract.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.database import Batch, Database, DatabaseBusyError, DatabaseClosedError, DatabaseState
+from mapi_proc.write_batch import Turn
 
 
 class Disk:
@@ -26,9 +30,20 @@ class Disk:
 
     async def commit(self, batch: Batch) -> None:
         """Wait until the batch is on disk. Raises IpcError."""
-        try:
+        with _refusals():
             await self._database.commit(batch)
-        except DatabaseBusyError as error:
-            raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
-        except DatabaseClosedError as error:
-            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+
+    async def stored(self, turn: Turn) -> None:
+        """Wait until the changes of this turn of the loop are on disk. Raises IpcError."""
+        with _refusals():
+            await turn.stored()
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except DatabaseBusyError as error:
+        raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
+    except DatabaseClosedError as error:
+        raise IpcError(ErrorCode.NOT_READY, "shutting down") from error

@@ -114,6 +114,15 @@ class DrainLimits:
     total_backlog_bytes: int = 64 << 20
 
 
+@functools.lru_cache(maxsize=1024)
+def _credentials(address: str) -> PeerCredentials | None:
+    """Read libzmq's address of an ipc peer: `…:uid:gid:pid`. Each message has one, and few are different."""
+    parts = address.rsplit(":", 3)
+    if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
+        return None
+    return PeerCredentials(int(parts[1]), int(parts[2]), int(parts[3]))
+
+
 class DrainSocket:
     """Owns `socket`: drains it whenever it may hold a message, and sends without blocking.
 
@@ -485,10 +494,7 @@ class DrainSocket:
             address = self._last_frame.get("Peer-Address")
         except zmq.ZMQError:
             return None
-        parts = str(address).rsplit(":", 3)
-        if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
-            return None
-        return PeerCredentials(int(parts[1]), int(parts[2]), int(parts[3]))
+        return _credentials(str(address))
 
     def peer_descriptor(self) -> int:
         """Descriptor on which the message being handled arrived; -1 if unknown."""

@@ -15,7 +15,7 @@ from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
 from ipc_schema.mapi.channels import FEATURE_CHANNEL_HOOKS, FEATURE_CHANNELS
 from ipc_schema.mapi.paging import topic_page
-from ipc_schema.server import Answer, Call, Client, Route, answer
+from ipc_schema.server import Answer, Begun, Call, Client, Route, answer
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.channels import ChannelRoutes
@@ -82,7 +82,7 @@ class AppServer:
             m.UNSUBSCRIBE: Route(self._unsubscribe),
             m.SUBSCRIPTIONS: Route(self._subscriptions),
             m.SEND: Route(self._send, may_wait=True),
-            m.ACK: Route(self._ack),
+            m.ACK: Route(self._ack, may_wait=True),
             m.CREDIT: Route(self._credit),
             m.PENDING: Route(self._pending),
             m.CANCEL: Route(self._cancel),
@@ -245,10 +245,17 @@ class AppServer:
         accepted.add_done_callback(settle)
         return answered
 
-    async def _ack(self, call: Call) -> Answer:
+    def _ack(self, call: Call) -> Begun:
         ack = call.read(m.AckRequest)
-        acked = await self._core.ack(_session(call).app, ack.stream, ack.seq)
-        return answer(m.AckReply(acked=acked).to_body())
+        app = _session(call).app
+        if call.request.no_reply:
+            # Without a task: of a thousand apps each sends one after a few events.
+            self._core.note_ack(app, ack.stream, ack.seq)
+            return answer()
+        return self._acked(app, ack)
+
+    async def _acked(self, app: App, ack: m.AckRequest) -> Answer:
+        return answer(m.AckReply(acked=await self._core.ack(app, ack.stream, ack.seq)).to_body())
 
     def _credit(self, call: Call) -> Answer:
         _session(call).app.stream.grant(call.read(m.CreditRequest).total)

@@ -25,6 +25,8 @@ from mapi_proc.streams.limits import AppStreamCounters
 PUMP_EVENTS: Final = 256
 """Most events sent before other streams get their turn."""
 
+_NO_FIELDS: Final = pack_fields()
+
 Defer = Callable[[Callable[[], None]], object]
 """Schedules a call: an event loop's `call_soon`."""
 
@@ -170,7 +172,7 @@ class AppStream(ABC):
 
     def heartbeat(self, time_ns: int) -> bytes:
         """Return the header of a heartbeat: the last seq, no payload, no credit."""
-        return encode_app_event(self.stream_id, self.last_seq, AppEventKind.HEARTBEAT, time_ns)
+        return self._encode(self.last_seq, AppEventKind.HEARTBEAT, time_ns, _NO_FIELDS)
 
     def taken_over(self, time_ns: int) -> bytes:
         """Return the header of the last frame on a connection that lost its app's name to another one."""

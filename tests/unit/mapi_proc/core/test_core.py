@@ -103,6 +103,22 @@ async def test_a_repeated_ack_is_answered_when_it_is_on_disk(tmp_path: Path) -> 
 
 
 @asyncio_test()
+async def test_what_many_apps_acknowledge_in_a_turn_is_one_transaction(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        apps = [await connected(core, f"app-{number}") for number in range(20)]
+        async with asyncio.timeout(5):
+            while not all(listening.events for _, listening in apps):  # each is told the connection status
+                await asyncio.sleep(0.001)
+        before = core.database.counters.batches
+        for app, _ in apps:
+            assert core.note_ack(app, app.stream.stream_id, 1) == 1
+        app, _ = apps[0]
+        assert await core.ack(app, app.stream.stream_id, 1) == 1
+        assert core.database.counters.batches == before + 1
+        assert [app.acked for app in (await core.database.load()).apps] == [1] * 20
+
+
+@asyncio_test()
 async def test_an_app_forgotten_while_it_is_opened_is_made_anew(tmp_path: Path) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
         opening = asyncio.create_task(core.open_app("alice", 1000))
