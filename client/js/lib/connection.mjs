@@ -53,7 +53,7 @@ export class Connection {
   counters = { hellos: 0, restarts: 0, requests: 0, garbage: 0, unmatched: 0 };
   #socket; #endpoint; #handlers;
   /** @type {NodeJS.Timeout | undefined} */ #tick;
-  /** @type {Map<string, {settle: (error: Error | null, reply?: Reply) => void, hello: boolean}>} */
+  /** @type {Map<string, {resolve: (reply: Reply) => void, reject: (error: Error) => void, timer: NodeJS.Timeout, hello: boolean}>} */
   #pending = new Map();
   /** @type {Set<() => void>} */
   #changed = new Set();
@@ -190,19 +190,22 @@ export class Connection {
       if (budgetMs < 1) return reject(late(method));
       const id = this.#newId();
       const key = id.toString("latin1");
-      const frames = encodeRequest(id, method, body, blobs, { budgetMs });
-      /** @param {Error | null} error @param {Reply} [reply] */
-      const settle = (error, reply) => {
-        clearTimeout(timer);
-        this.#pending.delete(key);
-        return error ? reject(error) : resolve(/** @type {Reply} */ (reply));
-      };
-      const timer = setTimeout(() => settle(late(method)), Math.min(MAX_TIMER_MS, budgetMs));
-      this.#pending.set(key, { settle, hello: method === "hello" });
+      const timer = setTimeout(() => this.#settle(key, late(method)), Math.min(MAX_TIMER_MS, budgetMs));
+      this.#pending.set(key, { resolve, reject, timer, hello: method === "hello" });
       this.#spoke = now();
       this.counters.requests += 1;
-      this.#write(frames, settle);
+      this.#write(encodeRequest(id, method, body, blobs, { budgetMs }), (error) => this.#settle(key, error));
     });
+  }
+
+  /** End a request. @param {string} key @param {Error | null} error @param {Reply} [reply] */
+  #settle(key, error, reply) {
+    const asked = this.#pending.get(key);
+    if (!asked) return;
+    clearTimeout(asked.timer);
+    this.#pending.delete(key);
+    if (error) asked.reject(error);
+    else asked.resolve(/** @type {Reply} */ (reply));
   }
 
   #newId() {
@@ -214,17 +217,19 @@ export class Connection {
   }
 
   /**
-   * Send now if there is room and nothing waits for it; else in line. `failed` gets the reason if it is not sent.
+   * Send now, or in line if the socket has no room. `failed` gets the reason if it is not sent.
    * @param {Uint8Array[]} frames
    * @param {(error: Error) => void} failed
    */
   #write(frames, failed) {
-    if (!this.#inLine && this.#socket.writable) {
-      this.#socket.send(frames).catch(() => failed(lost()));
-      return;
-    }
-    this.#inLine += 1;
     const generation = this.#generation;
+    if (this.#inLine) this.#queue(frames, generation, failed);
+    else this.#socket.send(frames).catch(() => this.#queue(frames, generation, failed));
+  }
+
+  /** @param {Uint8Array[]} frames @param {number} generation @param {(error: Error) => void} failed */
+  #queue(frames, generation, failed) {
+    this.#inLine += 1;
     const sent = this.#sending.then(() => this.#sendInLine(frames, generation)).catch(failed);
     this.#sending = sent.then(() => void (this.#inLine -= 1));
   }
@@ -272,10 +277,11 @@ export class Connection {
       this.counters.garbage += 1;
       return;
     }
-    const asked = this.#pending.get(reply.id.toString("latin1"));
+    const key = reply.id.toString("latin1");
+    const asked = this.#pending.get(key);
     if (!asked) this.counters.unmatched += 1;
-    else if (asked.hello && !reply.error) this.#accept(reply, asked.settle);
-    else asked.settle(reply.error, reply);
+    else if (asked.hello && !reply.error) this.#accept(reply, key);
+    else this.#settle(key, reply.error, reply);
     if (this.#meet(reply.instance) && this.ready) {
       this.#lose("the server was restarted");
       this.#connected();
@@ -288,15 +294,15 @@ export class Connection {
   /**
    * Our hello was accepted. At once, not in the task that waits: events may stand right behind it.
    * @param {Reply} reply
-   * @param {(error: Error | null, reply?: Reply) => void} settle
+   * @param {string} key
    */
-  #accept(reply, settle) {
+  #accept(reply, key) {
     try {
       this.#handlers.onHello?.(reply.body);
     } catch (error) {
-      return settle(/** @type {Error} */ (error));
+      return this.#settle(key, /** @type {Error} */ (error));
     }
-    settle(null, reply);
+    this.#settle(key, null, reply);
     this.#meet(reply.instance);
     this.counters.hellos += 1;
     this.#failure = null;
@@ -407,7 +413,7 @@ export class Connection {
 
   /** @param {LogosError} error */
   #failPending(error) {
-    for (const { settle } of [...this.#pending.values()]) settle(error);
+    for (const key of [...this.#pending.keys()]) this.#settle(key, error);
   }
 }
 

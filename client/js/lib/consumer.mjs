@@ -70,7 +70,7 @@ export class EventConsumer {
           }
           continue;
         }
-        if (await this.#opened(event)) continue;
+        if (event.event === SEGMENT && (await this.#opened(event))) continue;
         const callbacks = this.#callbacksFor(event);
         if (!callbacks.length) return event;
         await this.#call(callbacks, event);
@@ -90,9 +90,8 @@ export class EventConsumer {
     };
   }
 
-  /** Whether it was a segment, which the app does not get. @param {AppEvent} event */
+  /** Whether a segment was opened, so that the app does not get it. @param {AppEvent} event */
   async #opened(event) {
-    if (event.event !== SEGMENT) return false;
     this.#opening = true;
     try {
       return await this.#openSegment(event);
@@ -150,7 +149,7 @@ export class EventConsumer {
     await null; // not in the turn of who adds the callback: there may be a second one
     while (!this.#iterating) {
       const event = this.#takeNow();
-      if (event && (await this.#opened(event))) continue;
+      if (event?.event === SEGMENT && (await this.#opened(event))) continue;
       if (event) await this.#call(this.#callbacksFor(event), event);
       else if (this.#ended) return;
       else await this.#waitUntil(Infinity);

@@ -30,6 +30,9 @@ export class LogosError extends Error {
 export const late = (method) => new LogosError("deadline_exceeded", `${method}: no answer in time`);
 export const closed = () => new LogosError("not_ready", "the client is closed", { retriable: false });
 
+/** Whether a connection was lost, so that what became of a request is unknown. @param {unknown} error */
+export const isLost = (error) => error instanceof LogosError && error.code === "peer_restarted";
+
 /**
  * Make a request that done twice is done once: a lost connection is no reason to give up.
  * @template T
@@ -43,8 +46,7 @@ export async function repeat(attempt, timeout) {
     try {
       return await attempt(deadline - performance.now());
     } catch (error) {
-      const again = error instanceof LogosError && error.code === "peer_restarted";
-      if (!again || performance.now() >= deadline) throw error;
+      if (!isLost(error) || performance.now() >= deadline) throw error;
     }
   }
 }
