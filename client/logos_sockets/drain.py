@@ -14,8 +14,7 @@ have consumed an edge:
 Receiving ends with a `copy=False` frame, since its `more` flag comes with it: asking the socket for RCVMORE
 costs more than the whole receive. The frames that every valid message has (`least_frames`) are read without
 asking, which halves the cost; a shorter message then takes frames of the next one with it, and both are
-refused. So use that only for streams that detect a loss and repair it. Sending is one direct call per
-frame: `send_multipart` costs three times that.
+refused. So use that only for streams that detect a loss and repair it.
 """
 
 from __future__ import annotations
@@ -24,12 +23,13 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import zmq
 
 from logos_sockets.backlog import Backlogs
-from logos_sockets.window import Windows
+from logos_sockets.loop import Handle, Loop
+from logos_sockets.outgoing import Outgoing, SocketCounters
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _EVENTS: Final = int(zmq.EVENTS)
@@ -43,38 +43,8 @@ _BATCH_SECONDS: Final = 0.02
 #: rest is read and dropped, and the decoder then refuses the message.
 MAX_FRAMES: Final = 80
 _ANY_NUMBER: Final = 1 << 30
-_FLUSH_EVERY_S: Final = 0.02
-_FLUSH_FIRST_S: Final = 0.001
 _LOOK_S: Final = 0.005
 _DRAIN_ROUNDS: Final = 16
-#: Bounds of what `send_soon` holds back: messages, and bytes of a frame that ends the batch.
-_RUN_MESSAGES: Final = 64
-_RUN_FRAME: Final = 16 << 10
-#: Approximate bytes of an event besides its payload.
-_OVERHEAD: Final = 256
-
-
-class Handle(Protocol):
-    """A scheduled call."""
-
-    def cancel(self) -> object:
-        """Cancel the call."""
-
-
-class Loop(Protocol):
-    """The part of an event loop used here; asyncio's loops (uvloop's too) have it."""
-
-    def call_soon(self, callback: Callable[[], object], /) -> Handle:
-        """Call in the next turn."""
-
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> Handle:
-        """Call after so many seconds."""
-
-    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object:
-        """Call whenever the descriptor is readable."""
-
-    def remove_reader(self, fd: int, /) -> object:
-        """Undo `add_reader`."""
 
 
 class PeerCredentials(NamedTuple):
@@ -83,21 +53,6 @@ class PeerCredentials(NamedTuple):
     uid: int
     gid: int
     pid: int
-
-
-@dataclass(slots=True)
-class SocketCounters:
-    """Counters of a socket since it was opened.
-
-    `dropped` and `unroutable` are messages for which `send` returned False.
-    """
-
-    received: int = 0
-    sent: int = 0
-    queued: int = 0
-    dropped: int = 0
-    dropped_bytes: int = 0
-    unroutable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +110,24 @@ class DrainSocket:
     ) -> None:
         limits = limits or DrainLimits()
         self.counters = SocketCounters()
-        self.windows = Windows()
         self.heard: Callable[[int], object] | None = None
         """If set, called with the descriptor of each message's connection (see `Door.heard`)."""
         self._socket = socket
         self._on_message = on_message
-        self._on_unroutable = on_unroutable
-        self._on_writable = on_writable
         self._batch = limits.batch
         self._least_frames = limits.least_frames
-        self._keyed = int(socket.getsockopt(zmq.TYPE)) == zmq.ROUTER
-        self._most_frames = MAX_FRAMES if self._keyed else _ANY_NUMBER
         self._backlogs = Backlogs(limits.backlog_messages, limits.backlog_bytes, limits.total_backlog_bytes)
-        self._refused: set[bytes] = set()
-        self._run: list[Sequence[bytes]] = []
+        self._outgoing = Outgoing(
+            loop,
+            socket,
+            self,
+            self._backlogs,
+            self.counters,
+            on_unroutable=on_unroutable,
+            on_writable=on_writable,
+        )
+        self.windows = self._outgoing.windows
+        self._most_frames = MAX_FRAMES if self._outgoing.keyed else _ANY_NUMBER
         # The backend's methods, bound: the layer above them in pyzmq only adds keyword arguments we do not
         # use.
         self._send_frame: Callable[..., None] = functools.partial(zmq.backend.Socket.send, socket)
@@ -179,8 +138,6 @@ class DrainSocket:
         self._looked = False  # after a send, since the last drain: the next ones share one look
         self._paused = False
         self._scheduled: Handle | None = None
-        self._flush_timer: Handle | None = None
-        self._flush_delay = _FLUSH_FIRST_S
         self._look_timer: Handle | None = None
         self._closed = False
         self._loop = loop
@@ -196,38 +153,7 @@ class DrainSocket:
         On a ROUTER the first frame is the destination. Return False if closed, if there is no such peer
         (`on_unroutable` is called), or if the backlog is full; the message is dropped and counted then.
         """
-        return self._send_in_order(frames)
-
-    def _send_in_order(self, frames: Sequence[bytes], *, stream: bool = False) -> bool:
-        if self._closed:
-            return False
-        if self._run:
-            self._send_run()
-        return self._send_now(frames, stream=stream)
-
-    def _send_now(self, frames: Sequence[bytes], *, promised: bool = False, stream: bool = False) -> bool:
-        key = frames[0] if self._keyed else b""
-        if key in self._backlogs:
-            return self._keep(key, frames, promised=promised, stream=stream)
-        # A drain in progress continues until EAGAIN after we return, so it needs no second one.
-        alone = self._scheduled is None and not self._draining
-        if alone and self._looked:
-            alone = False
-            self._schedule()
-        try:
-            sent = self._try_send(frames)
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._unroutable(key, 1)
-            return False
-        finally:
-            if alone and not self._closed:
-                # Looking at once saves a request that is alone a turn of the loop, a fifth of its round trip.
-                self._looked = True
-                if self._readable():
-                    self._schedule()
-        return True if sent else self._keep(key, frames, promised=promised, stream=stream)
+        return self._outgoing.send(frames)
 
     def send_soon(self, frames: Sequence[bytes]) -> bool:
         """Like `send`, for streams: all messages of one loop turn go out in one run at its end.
@@ -238,62 +164,7 @@ class DrainSocket:
         (`windows`), or the backlog is full. On a ROUTER that is half of it: the rest is left to `send`, since
         a stream can wait, while the answer to a request would be lost.
         """
-        key = frames[0] if self._keyed else b""
-        if self._closed or key in self._backlogs:
-            return self._send_in_order(frames, stream=self._keyed)
-        if not self.windows.take(key, len(frames[-1]) + _OVERHEAD):
-            self._note_refused(key)
-            return False
-        run = self._run
-        run.append(frames)
-        if len(run) == 1:
-            self._loop.call_soon(self._send_run)
-        if len(run) >= _RUN_MESSAGES or len(frames[-1]) >= _RUN_FRAME:
-            self._send_run()
-        return True
-
-    def _send_run(self) -> None:
-        run, self._run = self._run, []
-        for frames in run:
-            if self._closed:
-                return  # by what we called
-            self._send_now(frames, promised=True)
-
-    def _try_send(self, frames: Sequence[bytes]) -> bool:
-        """Try once. Return False if the socket cannot take it now; nothing of the message went out then."""
-        send = self._send_frame
-        last = len(frames) - 1
-        at = 0
-        try:
-            while at < last:
-                send(frames[at], _NOBLOCK_MORE)
-                at += 1
-            send(frames[at], _NOBLOCK)
-        except zmq.Again:
-            # Refused halfway: the connection is gone, and libzmq rolled the first frames back. It now drops
-            # frames up to the end of this message, so they must still be offered: otherwise the next message
-            # would lose its head.
-            if 0 < at < last:
-                for position in range(at + 1, last + 1):
-                    send(frames[position], _NOBLOCK if position == last else _NOBLOCK_MORE)
-            return False
-        self.counters.sent += 1
-        return True
-
-    def _keep(self, key: bytes, frames: Sequence[bytes], *, promised: bool, stream: bool) -> bool:
-        if not self._backlogs.add(key, frames, promised=promised, stream=stream):
-            self.counters.dropped += 1
-            self.counters.dropped_bytes += sum(map(len, frames))
-            self._note_refused(key)
-            return False
-        self.counters.queued += 1
-        self._flush_later()
-        return True
-
-    def _note_refused(self, key: bytes) -> None:
-        if self._on_writable is not None:
-            self._refused.add(key)
-            self._flush_later()
+        return self._outgoing.send_soon(frames)
 
     def publish(self, first: bytes, second: bytes, third: bytes) -> None:
         """Send exactly three frames on a socket that never refuses (XPUB, which drops instead)."""
@@ -310,55 +181,9 @@ class DrainSocket:
         self._look_timer = None
         self._drain_scheduled()
 
-    def _flush_later(self) -> None:
-        # A peer that reads again wakes us through the descriptor, but one call may consume the wake-ups of
-        # several peers of a ROUTER without saying which; and a window opens without any signal. So while
-        # messages are queued, a timer polls: immediately at first, then with growing delay.
-        if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(self._flush_delay, self._flush_timed)
-
-    def _flush_timed(self) -> None:
-        self._flush_timer = None
-        before = self.counters.sent
-        self._drain()
-        if self._backlogs or self._refused:
-            moved = self.counters.sent != before
-            self._flush_delay = _FLUSH_FIRST_S if moved else min(2 * self._flush_delay, _FLUSH_EVERY_S)
-            self._flush_later()
-        else:
-            self._flush_delay = _FLUSH_FIRST_S
-
-    def _flush(self) -> None:
-        """Offer each destination its queued messages.
-
-        The sends may consume an edge: the caller drains afterwards.
-        """
-        backlogs = self._backlogs
-        for key in backlogs:
-            if self._closed:
-                return  # by what we called
-            try:
-                while (frames := backlogs.first(key)) is not None and self._try_send(frames):
-                    backlogs.pop(key)
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EHOSTUNREACH:
-                    raise
-                self._unroutable(key, 0)
-        if self._refused and self._on_writable is not None:
-            for key in [key for key in self._refused if key not in backlogs and self.windows.reopen(key)]:
-                self._refused.discard(key)
-                self._on_writable(key)
-
-    def _unroutable(self, key: bytes, count: int) -> None:
-        self.counters.unroutable += count + self.forget(key)
-        if self._on_unroutable is not None:
-            self._on_unroutable(key)
-
     def forget(self, key: bytes = b"") -> int:
         """Drop the messages queued for a destination whose connection is gone. Return their number."""
-        self._refused.discard(key)
-        self.windows.forget(key)
-        return self._backlogs.drop(key)
+        return self._outgoing.forget(key)
 
     @property
     def backlog_bytes(self) -> int:
@@ -369,13 +194,37 @@ class DrainSocket:
         """Return the bytes queued for one destination (the identity on a ROUTER)."""
         return self._backlogs.held(key)
 
+    # -- for the sending part (`Edge`) ----------------------------------------------------------------------
+
+    def before_send(self) -> bool:
+        """See `Edge`."""
+        # A drain in progress continues until EAGAIN after the send, so it needs no second one.
+        if self._scheduled is not None or self._draining:
+            return False
+        if self._looked:
+            self._schedule()
+            return False
+        return True
+
+    def after_send(self) -> None:
+        """See `Edge`."""
+        if not self._closed:
+            # Looking at once saves a request that is alone a turn of the loop, a fifth of its round trip.
+            self._looked = True
+            if self._readable():
+                self._schedule()
+
+    def read_on(self) -> None:
+        """See `Edge`."""
+        self._drain()
+
     # -- receiving ------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         if self.closed or self._draining:
             return
         if self.paused:
-            self._flush()
+            self._outgoing.flush()
             return
         receive, on_message, counters = self._recv_frame, self._on_message, self.counters
         sure = range(self._least_frames - 1)
@@ -418,8 +267,8 @@ class DrainSocket:
                         break
                 if time.monotonic() > end:
                     break
-            if self._backlogs or self._refused:
-                self._flush()
+            if self._outgoing.waiting:
+                self._outgoing.flush()
                 again = again or (not self._closed and self._readable())
         except zmq.ContextTerminated:
             # The context is terminated and this socket with it: retrying would loop for ever.
@@ -440,7 +289,7 @@ class DrainSocket:
         self._looked = False
         # Usually the socket is empty, and asking costs a third of a failing read.
         try:
-            wanted = not self._closed and (self._backlogs or self._refused or self._readable())
+            wanted = not self._closed and (self._outgoing.waiting or self._readable())
         except zmq.ContextTerminated:
             self.close()
             return
@@ -523,7 +372,7 @@ class DrainSocket:
 
     def disconnect(self, endpoint: str) -> None:
         """Disconnect from an endpoint, and drop its messages: those not read, and those not on their way."""
-        self._send_run()
+        self._outgoing.send_run()
         self._socket.disconnect(endpoint)
         self._schedule()
 
@@ -539,17 +388,14 @@ class DrainSocket:
         """
         if self._closed:
             return
-        self._send_run()
+        self._outgoing.close()
         self._closed = True
         if not self._paused:
             self._loop.remove_reader(self._fd)
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        for timer in (self._flush_timer, self._look_timer):
-            if timer is not None:
-                timer.cancel()
-        self._flush_timer = self._look_timer = None
-        self._backlogs.clear()
-        self._refused.clear()
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
         self._socket.close()
