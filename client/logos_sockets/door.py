@@ -10,8 +10,7 @@ is atomic), and only then is the old one, which no further client can reach, han
 The next one follows when libzmq's thread has accepted all of them. So at most `BACKLOG + 1` connections come
 uncounted, however fast clients connect, however late we run, and however late libzmq's thread does.
 
-The socket monitor reports which descriptors libzmq accepted and lost. Shutting down a duplicate of such a
-descriptor closes that one connection; libzmq itself has no call for it.
+The socket monitor reports which descriptors libzmq accepted and lost (`connections`).
 
 On tcp (loopback, configured on purpose) libzmq survives EMFILE, so it listens itself, and connections
 beyond the limit are closed when the monitor reports them.
@@ -19,16 +18,11 @@ beyond the limit are closed when the monitor reports them.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import select
 import socket
-import struct
 import sys
-import termios
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +30,7 @@ from typing import Final
 
 import zmq
 
+from logos_sockets.connections import AcceptedConnections
 from logos_sockets.descriptors import free_descriptors
 from logos_sockets.listener import listening_socket
 
@@ -57,7 +52,6 @@ _GLANCES: Final = 10
 _GLANCE_SECONDS: Final = 0.0002
 _LOG_EVERY: Final = 60.0
 _WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_DISCONNECTED)
-_UCRED: Final = struct.Struct("3i")
 
 
 @dataclass(slots=True)
@@ -82,19 +76,6 @@ class _Listener:
     since: float
     descriptor: int
     live: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A connection as the system identifies it.
-
-    `inode` distinguishes a reused descriptor from the original.
-    """
-
-    listener: str
-    pid: int
-    uid: int
-    inode: int
 
 
 class Door:
@@ -135,8 +116,7 @@ class Door:
         """Seconds after which the next step is due."""
         self._serial = 0
         self._listeners: dict[str, _Listener] = {}
-        self._by_descriptor: dict[int, _Accepted] = {}
-        self._by_process: Counter[int] = Counter()
+        self.accepted = AcceptedConnections()
         self._last_log = -_LOG_EVERY
         for uid in allowed_uids or ():
             zmq_socket.setsockopt(zmq.IPC_FILTER_UID, uid)
@@ -230,7 +210,7 @@ class Door:
     @property
     def connections(self) -> int:
         """Connections that libzmq has accepted and not lost."""
-        return len(self._by_descriptor)
+        return len(self.accepted)
 
     def step(self, now: float) -> None:
         """Process the monitor's events, and admit waiting clients as far as there is room."""
@@ -297,8 +277,8 @@ class Door:
                 break
             refused.close()
             self.counters.refused += 1
-        largest = self._by_process.most_common(1)
-        who = f", {largest[0][1]} of them by process {largest[0][0]}" if largest else ""
+        largest = self.accepted.largest()
+        who = f", {largest[1]} of them by process {largest[0]}" if largest is not None else ""
         self._warn(now, "%d connections%s: refusing further ones", self.connections, who)
 
     def _warn(self, now: float, text: str, *values: object) -> None:
@@ -327,25 +307,18 @@ class Door:
     def _accepted(self, descriptor: int, listener: str, now: float) -> None:
         self._lost(descriptor)
         self.counters.accepted += 1
-        connection = self._look_at(descriptor, listener)
-        self._by_descriptor[descriptor] = connection
-        self._by_process[connection.pid] += 1
+        connection = self.accepted.add(descriptor, listener)
         if listener in self._listeners:
             self._listeners[listener].live += 1
-        of_process = self._by_process[connection.pid]
-        if len(self._by_descriptor) > self._limit or (connection.pid and of_process > self._per_process):
+        of_process = self.accepted.of_process(connection.pid)
+        if self.connections > self._limit or (connection.pid and of_process > self._per_process):
             self.counters.refused += 1
             self._warn(now, "process %d has %d connections: closing further ones", connection.pid, of_process)
-            self.cut(descriptor)
+            self.accepted.cut(descriptor)
 
     def _lost(self, descriptor: int) -> None:
-        connection = self._by_descriptor.pop(descriptor, None)
-        if connection is None:
-            return
-        self._by_process[connection.pid] -= 1
-        if self._by_process[connection.pid] <= 0:
-            del self._by_process[connection.pid]
-        if connection.listener in self._listeners:
+        connection = self.accepted.remove(descriptor)
+        if connection is not None and connection.listener in self._listeners:
             self._listeners[connection.listener].live -= 1
 
     def _forget_empty(self, now: float) -> None:
@@ -355,86 +328,6 @@ class Door:
                     self._handed = -1
                 del self._listeners[listener.endpoint]
                 self._socket.unbind(listener.endpoint)
-
-    # --- single connections ---
-
-    def descriptors(self) -> list[int]:
-        return list(self._by_descriptor)
-
-    def inode(self, descriptor: int) -> int:
-        """Return what identifies the connection that has this descriptor now; 0 if none has."""
-        connection = self._by_descriptor.get(descriptor)
-        return connection.inode if connection is not None else 0
-
-    def unread(self) -> list[int]:
-        """Return the connections with unread input in the kernel's buffer, by descriptor."""
-        found: list[int] = []
-        room = bytearray(4)
-        for descriptor in self._by_descriptor:
-            try:
-                fcntl.ioctl(descriptor, termios.FIONREAD, room)
-            except OSError:
-                continue  # libzmq has just closed it
-            if any(room):
-                found.append(descriptor)
-        return found
-
-    def cut(self, descriptor: int) -> str | None:
-        """Close one connection. Return its peer, or None if it is already gone.
-
-        libzmq drops the unfinished message of this connection.
-        """
-        connection = self._by_descriptor.get(descriptor)
-        copy = self._copy(descriptor, connection.listener) if connection is not None else None
-        if copy is None or connection is None:
-            return None
-        with copy:
-            if os.fstat(copy.fileno()).st_ino != connection.inode:
-                return None  # closed by libzmq meanwhile, and the number reused
-            try:
-                copy.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return None
-        return f"process {connection.pid} of uid {connection.uid}" if connection.pid else "a client"
-
-    def _copy(self, descriptor: int, listener: str) -> socket.socket | None:
-        """Duplicate a connection's descriptor, which libzmq's thread may close at any time.
-
-        Return None if the number means something else by now.
-        """
-        try:
-            number = os.dup(descriptor)
-        except OSError:
-            return None
-        try:
-            copy = socket.socket(fileno=number)
-        except OSError:
-            os.close(number)
-            return None
-        try:
-            name = copy.getsockname()
-        except OSError:
-            name = None
-        # A Unix connection keeps the name that its listener was bound to (unix(7)).
-        if isinstance(name, str):
-            ours = f"ipc://{name}" == listener
-        else:
-            ours = bool(name) and f":{name[1]}" == listener[listener.rindex(":") :]
-        if not ours:
-            copy.close()
-            return None
-        return copy
-
-    def _look_at(self, descriptor: int, listener: str) -> _Accepted:
-        copy = self._copy(descriptor, listener)
-        if copy is None:
-            return _Accepted(listener, 0, -1, 0)
-        with copy:
-            inode = os.fstat(copy.fileno()).st_ino
-            if self._path is None or not hasattr(socket, "SO_PEERCRED"):
-                return _Accepted(listener, 0, -1, inode)
-            pid, uid, _ = _UCRED.unpack(copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-            return _Accepted(listener, pid, uid, inode)
 
 
 def _readable(listener: int) -> bool:

@@ -118,7 +118,7 @@ class MemoryWatch:
     def _finished(self) -> set[Connection]:
         """Return the connections of which a message has arrived since the last step."""
         return {
-            (number, descriptor, door.inode(descriptor))
+            (number, descriptor, door.accepted.inode(descriptor))
             for number, door in enumerate(self._doors)
             for descriptor in door.heard or ()
         }
@@ -126,7 +126,7 @@ class MemoryWatch:
     def _glance(self, glances: int, *, publishers: bool = False) -> set[Connection]:
         """Return who is sending now; `publishers`: only their subscribers."""
         return {
-            (number, descriptor, door.inode(descriptor))
+            (number, descriptor, door.accepted.inode(descriptor))
             for number, door in enumerate(self._doors)
             if door.publishes or not publishers
             for descriptor in _sending_now(door, glances)
@@ -134,10 +134,10 @@ class MemoryWatch:
 
     def _connections(self, doors: Sequence[Door]) -> set[Connection]:
         return {
-            (number, descriptor, door.inode(descriptor))
+            (number, descriptor, door.accepted.inode(descriptor))
             for number, door in enumerate(self._doors)
             if door in doors
-            for descriptor in door.descriptors()
+            for descriptor in door.accepted.descriptors()
         }
 
     def _look(self, finished: set[Connection]) -> set[Connection]:
@@ -156,12 +156,12 @@ class MemoryWatch:
     def _cut_all(self, culprits: set[Connection], growth: int) -> None:
         for number, descriptor, inode in culprits:
             door = self._doors[number]
-            if door.inode(descriptor) == inode:
+            if door.accepted.inode(descriptor) == inode:
                 self._cut(door, descriptor, growth)
         self._sending.clear()
 
     def _cut(self, door: Door, descriptor: int, growth: int) -> None:
-        who = door.cut(descriptor)
+        who = door.accepted.cut(descriptor)
         if who is not None:
             door.counters.flooding += 1
             log.warning(
@@ -174,8 +174,8 @@ class MemoryWatch:
 
 def _sending_now(door: Door, glances: int) -> set[int]:
     # libzmq's I/O thread empties the sockets by itself: one probe may find nothing of a busy sender.
-    found = set(door.unread())
+    found = set(door.accepted.unread())
     for _ in range(glances):
         time.sleep(_GLANCE_SECONDS)
-        found.update(door.unread())
+        found.update(door.accepted.unread())
     return found

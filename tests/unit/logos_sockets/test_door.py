@@ -397,7 +397,7 @@ def test_beyond_bearing_a_subscriber_that_finishes_nothing_is_closed(house: Hous
     for _ in range(3):
         house.client()
     house.until(3)
-    speaks = door.descriptors()[0]
+    speaks = door.accepted.descriptors()[0]
     size = 100 << 20
     watch = MemoryWatch([door], lambda: size)
     for number in range(1200):
@@ -406,7 +406,7 @@ def test_beyond_bearing_a_subscriber_that_finishes_nothing_is_closed(house: Hous
             door.heard.add(speaks)
         watch.step(number * 0.25)
     house.until(1)
-    assert door.descriptors() == [speaks]
+    assert door.accepted.descriptors() == [speaks]
     assert door.counters.flooding == 2
 
 
