@@ -35,25 +35,24 @@ def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:
     return shown
 
 
-def event_json(event: Event) -> str:
-    """Return `plain_event` as JSON text.
+def event_parts(event: Event, before: str = "") -> tuple[bytes, ...]:
+    """Return `before` and the event's JSON in pieces, for the caller to join with those of other events: a
+    payload is then copied once.
 
     Most events are received messages: building their text directly takes a third of the time of a dict and
     json. Only texts chosen by others need escaping.
     """
     if type(event) is not MessageReceived:
-        return json_text(plain_event(event))
-    return (
-        f'{{"kind":"message_received","streamId":"{event.stream_id.hex()}","seq":{event.seq},'
-        f'"timeNs":{event.time_ns},"contentTopic":{_quoted(event.content_topic)},'
-        f'"messageHash":"0x{event.message_hash.hex()}","timestamp":{event.timestamp},'
-        f'"meta":"{_base64(event.meta)}","ephemeral":{"true" if event.ephemeral else "false"},'
-        f'"version":{event.version},"source":{_quoted(event.source)},"payload":"{_base64(event.payload)}"}}'
+        return ((before + json_text(plain_event(event))).encode(),)
+    stream_id, seq, time_ns, topic, payload, message_hash, timestamp, meta, ephemeral, version, source = event
+    head = (
+        f'{before}{{"kind":"message_received","streamId":"{stream_id.hex()}","seq":{seq},'
+        f'"timeNs":{time_ns},"contentTopic":{_quoted(topic)},'
+        f'"messageHash":"0x{message_hash.hex()}","timestamp":{timestamp},'
+        f'"meta":"{to_base64(meta) if meta else ""}","ephemeral":{"true" if ephemeral else "false"},'
+        f'"version":{version},"source":{_quoted(source)},"payload":"'
     )
-
-
-def _base64(data: bytes) -> str:
-    return b2a_base64(data, newline=False).decode("ascii")
+    return head.encode(), b2a_base64(payload, newline=False), b'"}'
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -13,9 +14,9 @@ from starlette.responses import Response
 
 from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
-from logos_gateway.apps.encoding import event_json
+from logos_gateway.apps.encoding import event_parts
 from logos_gateway.apps.journal import Journal
-from logos_gateway.apps.sse import EventStreamResponse, sse_event
+from logos_gateway.apps.sse import SSE_END, EventStreamResponse, sse_event, sse_head
 from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
 from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
@@ -261,15 +262,18 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     async with journal.reader(after, auto=auto, label=label) as reader:
         while entries := await reader.next():
-            yield "".join(map(_sse_entry, entries)).encode()
+            yield b"".join(chain.from_iterable(map(_sse_parts, entries)))
             reader.done(entries)
         yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed").encode()
 
 
-def _sse_entry(entry: WindowEntry) -> str:
+def _sse_parts(entry: WindowEntry) -> tuple[bytes, ...]:
     event = entry.event
-    event_id = "" if isinstance(event, LOCAL_EVENTS) else f"{event.stream_id.hex()}:{event.seq}"
-    return sse_event(event_json(event), kind=event.kind, event_id=event_id)
+    if isinstance(event, LOCAL_EVENTS):
+        head = sse_head(event.kind)
+    else:
+        head = f"id: {event.stream_id.hex()}:{event.seq}\n{sse_head(event.kind)}"
+    return *event_parts(event, head), SSE_END
 
 
 @router.post("/{name}/ack", summary="Acknowledge events")

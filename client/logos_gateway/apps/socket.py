@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ipc_schema.hello import SeenPosition
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.channels import CHANNEL_OPERATIONS, serve_operation
-from logos_gateway.apps.encoding import event_json, plain_event
+from logos_gateway.apps.encoding import event_parts, plain_event
 from logos_gateway.apps.journal import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import (
     read_subscription,
@@ -179,8 +179,11 @@ class _AppSocket:
             shown = [{"cost": one.size, "event": plain_event(one.event, binary=True)} for one in entries]
             await self._put({"type": "events", "events": shown})
         else:
-            texts = [f'{{"cost":{one.size},"event":{event_json(one.event)}}}' for one in entries]
-            await self._socket.send_text(f'{{"type":"events","events":[{",".join(texts)}]}}')
+            parts: list[bytes] = []
+            for one in entries:
+                parts += (*event_parts(one.event, f'{{"cost":{one.size},"event":'), b"},")
+            parts[-1] = b"}"
+            await self._socket.send_text(f'{{"type":"events","events":[{b"".join(parts).decode()}]}}')
 
     async def _put(self, value: dict[str, Any]) -> None:
         if self._binary:

@@ -10,12 +10,17 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 KEEP_ALIVE_SECONDS: Final = 15.0
+SSE_END: Final = b"\n\n"
 
 
-def sse_event(data: str, *, kind: str = "", event_id: str = "") -> str:
+def sse_event(data: str, *, kind: str) -> str:
     """Return one event. `data` must not contain line breaks; compact JSON has none."""
-    head = (f"id: {event_id}\n" if event_id else "") + (f"event: {kind}\n" if kind else "")
-    return f"{head}data: {data}\n\n"
+    return f"{sse_head(kind)}{data}\n\n"
+
+
+def sse_head(kind: str) -> str:
+    """Return an event up to its data, which `SSE_END` follows. An id goes before it."""
+    return f"event: {kind}\ndata: "
 
 
 class EventStreamResponse(Response):

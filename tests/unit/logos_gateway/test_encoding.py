@@ -7,8 +7,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logos_client.events import ConnectionStatusChange, MessageReceived, MessageSent
-from logos_gateway.apps.encoding import event_json, plain_event
+from logos_client.events import ConnectionStatusChange, Event, MessageReceived, MessageSent
+from logos_gateway.apps.encoding import event_parts, plain_event
 
 received = st.builds(
     MessageReceived,
@@ -26,12 +26,17 @@ received = st.builds(
 )
 
 
+def event_json(event: Event) -> bytes:
+    return b"".join(event_parts(event))
+
+
 @given(received)
 def test_a_received_message(event: MessageReceived) -> None:
     text = event_json(event)
     assert json.loads(text) == plain_event(event)
-    assert "\n" not in text  # it is one line of a server-sent event
-    assert "\r" not in text
+    assert b"\n" not in text  # it is one line of a server-sent event
+    assert b"\r" not in text
+    assert b"".join(event_parts(event, "data: ")) == b"data: " + text
 
 
 def test_other_events_are_their_fields_in_camel_case() -> None:
