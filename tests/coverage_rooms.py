@@ -1,4 +1,4 @@
-"""Branch coverage of the unit tests, told for each room: `make coverage`.
+"""Branch coverage of the unit tests by room: `make coverage`.
 
 Exits with 1 if a pure core is below 95 %. The HTML report is in `build/coverage`.
 """

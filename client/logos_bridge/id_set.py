@@ -10,8 +10,8 @@ _CACHE_KIB: Final = 8 * 1024
 
 
 class IdSet:
-    """Ids in a private temporary database. SQLite keeps it in its cache until that is full, and then in a
-    file that has no name any more: it is gone with the process. Close it."""
+    """Ids in a private temporary database. SQLite keeps it in its cache and, once that is full, in an
+    unlinked file, which disappears with the process. Close it after use."""
 
     def __init__(self, ids: Iterable[str] = ()) -> None:
         self._database = sqlite3.connect("", isolation_level=None)

@@ -40,7 +40,8 @@ class OpenSend:
 
 
 class OpenSends:
-    """All of them. One that another bridge has taken over just leaves: its message is the same there."""
+    """The open sends of this bridge. One that another bridge has taken over is simply removed: that
+    bridge sends the same message."""
 
     def __init__(self, link: JetStreamLink, owner: str, figures: BridgeFigures) -> None:
         self._link = link

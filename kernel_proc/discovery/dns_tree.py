@@ -126,6 +126,7 @@ def parse_entry(text: str, name: str) -> Entry:
     if hash_of(text) != name:
         raise TreeHashError(f"entry {name} does not match its hash")
     if text.startswith(_BRANCH):
+        # EIP-1459, DNS Record Structure: the hashes of the subtree's entries, separated by commas.
         names = text.removeprefix(_BRANCH)
         return Branch(tuple(map(_check_hash, names.split(","))) if names else ())
     if text.startswith("enrtree://"):

@@ -184,11 +184,11 @@ class Enr:
 
     @cached_property
     def shards(self) -> RelayShards | None:
-        """The shards that the node is on; None: it does not tell. `rs` comes before `rsv`."""
+        """The shards that the node is on; None: the record does not say. `rs` takes precedence over `rsv`."""
         return self.shards_among(MAX_SHARDS)
 
     def shards_among(self, shard_count: int) -> RelayShards | None:
-        """`shards`, where the cluster is known to have `shard_count`: `rsv` is then read with less doubt
+        """Return `shards`, given that the cluster has `shard_count`, which makes `rsv` less ambiguous
         (`enr_values.read_rsv`)."""
         listed = read_rs(self.pairs.get(b"rs", b""))
         return listed or read_rsv(self.pairs.get(b"rsv", b""), shard_count)
@@ -217,10 +217,11 @@ class Enr:
 
 
 def _pairs(elements: list[rlp.Item]) -> dict[bytes, bytes]:
-    """Key/value elements as a mapping. Raises EnrFormatError unless keys rise."""
+    """Return key/value elements as a mapping. Raise EnrFormatError unless the keys ascend."""
     pairs: dict[bytes, bytes] = {}
     before: bytes | None = None
     for key, value in zip(elements[::2], elements[1::2], strict=True):
+        # EIP-778: keys are sorted and unique, so that a record has one encoding.
         if key.is_list or (before is not None and key.content <= before):
             raise EnrFormatError("keys are not unique and sorted")
         before = key.content
@@ -235,21 +236,22 @@ def _content(identity_key: bytes, seq: int, pairs: Mapping[bytes, bytes]) -> lis
 
 
 def record_text(raw: bytes) -> str:
-    """The text of an encoded record: `enr:` and base64url without padding. It is not looked at."""
+    """Return the text form of an encoded record, `enr:` and base64url without padding, unchecked."""
     return _PREFIX + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def record_size(seq: int, pairs: Mapping[bytes, bytes]) -> int:
-    """Bytes of the record that `sign_record` would make."""
+    """Return the size in bytes of the record that `sign_record` would create."""
     elements = _content(bytes(_KEY_BYTES), seq, pairs)
     return len(rlp.encode_list([rlp.encode(bytes(SIGNATURE_BYTES)), *elements]))
 
 
 def sign_record(identity: Identity, seq: int, pairs: Mapping[bytes, bytes]) -> Enr:
-    """A record of these pairs; `id` and `secp256k1` are added. Raises EnrSizeError, EnrFormatError."""
+    """Sign a record of these pairs; `id` and `secp256k1` are added. Raise EnrSizeError or EnrFormatError."""
     if not 0 <= seq <= MAX_SEQ:
         raise EnrFormatError(f"the sequence number {seq} is not in 0..2^64-1")
     elements = _content(identity.public_key, seq, pairs)
+    # EIP-778, "v4": the signature covers the list [seq, key, value, …], without itself.
     signature = identity.sign(keccak256(rlp.encode_list(elements)))
     raw = rlp.encode_list([rlp.encode(signature), *elements])
     if len(raw) > MAX_RECORD:

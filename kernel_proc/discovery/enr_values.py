@@ -78,6 +78,7 @@ def encode_shards(shards: RelayShards) -> tuple[bytes, bytes]:
     """Return key and value: `rs` for fewer than 64 shards, otherwise `rsv` in the bit order of nwaku and
     go-waku."""
     head = shards.cluster.to_bytes(_HEAD, "big")
+    # 51/WAKU2-RELAY-SHARDING: a list takes two bytes a shard, a bit vector 128 in all.
     if len(shards.shards) < LIST_LIMIT:
         listed = b"".join(shard.to_bytes(2, "big") for shard in sorted(shards.shards))
         return b"rs", head + bytes((len(shards.shards),)) + listed

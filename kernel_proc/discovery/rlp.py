@@ -55,6 +55,8 @@ def _header(kind: int, length: int) -> bytes:
 
 def _item(data: bytes, at: int) -> tuple[Item, int]:
     """Return the element that starts at `at`, and the position after it."""
+    # Yellow Paper, appendix B: a byte below 0x80 stands for itself; then come short and long strings
+    # (0x80, 0xb8 on), short and long lists (0xc0, 0xf8 on).
     first = data[at]
     if first < _STRING:
         return Item(False, data[at : at + 1], data[at : at + 1]), at + 1

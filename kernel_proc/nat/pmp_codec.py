@@ -40,12 +40,12 @@ class Granted:
 
 
 def address_request() -> bytes:
-    """Ask for the external address (§3.2)."""
+    """Encode a request for the external address (§3.2)."""
     return bytes((_VERSION, _ADDRESS))
 
 
 def map_request(protocol: IpProtocol, internal: int, external: int, lifetime: int) -> bytes:
-    """Ask for a mapping (§3.3); lifetime 0 removes it (§3.4, where `external` must be 0)."""
+    """Encode a request for a mapping (§3.3); lifetime 0 removes it (§3.4, where `external` must be 0)."""
     return struct.pack(
         "!BBHHHI", _VERSION, _MAP[protocol], 0, internal, external if lifetime else 0, lifetime
     )

@@ -167,6 +167,7 @@ class LightpushService:
 
     async def _push(self, pusher: PeerIdText, topic: str | None, message: WakuMessage) -> _Outcome:
         if topic is None:
+            # 19/WAKU2-LIGHTPUSH: without a pubsub topic the service derives it from the content topic.
             placed = self._place(message.content_topic)
             if isinstance(placed, _Outcome):
                 return placed

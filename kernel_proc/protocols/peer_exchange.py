@@ -239,6 +239,7 @@ class PeerExchangeClient:
         if code != PxStatus.OK:
             self._registry.counter("px_client_errors", type=str(code)).add()
             raise RequestRefused(code, response.description or "")
+        # EIP-778: a larger record cannot be valid; 34/WAKU2-PEER-EXCHANGE: at most as many as requested.
         usable = dict.fromkeys(one for one in response.records if len(one) <= MAX_RECORD_BYTES)
         records = tuple(usable)[:count]
         self._counted["refused"].add(len(response.records) - len(records))

@@ -76,6 +76,8 @@ class PeerLimiter:
         bucket = self._buckets.get(peer_id)
         if bucket is None:
             bucket = self._buckets[peer_id] = _Bucket(float(limit.volume), now)
+        # A token bucket that refills continuously, as those of nwaku (chronos) do: no burst of two volumes
+        # around the end of a period.
         passed = max(0.0, now - bucket.at)
         bucket.level = min(float(limit.volume), bucket.level + passed * limit.volume / limit.period)
         bucket.at = now

@@ -278,6 +278,7 @@ async def call(
             except P2pError as error:
                 raise PeerUnreachable(f"cannot open a stream: {error}") from error
             try:
+                # 12, 13, 19, 34/WAKU2: one stream per request, with one length-prefixed message each way.
                 await stream.write(encode_frame(request))
                 # Half-close: some servers read until the end of the stream.
                 await stream.close()

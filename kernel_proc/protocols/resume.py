@@ -53,7 +53,7 @@ _MIN_KEY: Final = (-(1 << 63), b"")
 
 
 class ResumeState(StrEnum):
-    """How far it is."""
+    """Progress of a resume."""
 
     OFF = "off"
     PLANNING = "planning"
@@ -65,7 +65,7 @@ class ResumeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResumeScope:
-    """What the archive should have."""
+    """What a complete archive holds."""
 
     topics: Callable[[], dict[str, int]]
     """Return the pubsub topics that the node archives, and their shards."""

@@ -120,6 +120,7 @@ def history_query(request: StoreRequest) -> HistoryQuery:
         hashes=request.hashes,
         cursor=request.cursor,
         forward=request.forward,
+        # 13/WAKU2-STORE: without a limit the service chooses; nwaku: 20, and never more than 100.
         limit=min(request.limit or DEFAULT_PAGE, MAX_PAGE),
         include_data=request.include_data,
     )

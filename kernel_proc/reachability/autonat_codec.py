@@ -37,7 +37,7 @@ class DialRequest:
 
 @dataclass(frozen=True, slots=True)
 class DialResponse:
-    """What became of it. A status of a later version counts as an internal error."""
+    """The outcome of a request. An unknown status counts as an internal error."""
 
     status: DialStatus
     text: str = ""
@@ -46,7 +46,7 @@ class DialResponse:
 
 
 def encode_request(peer_id: PeerIdText, own_addresses: Iterable[str]) -> bytes:
-    """Ask to be dialled."""
+    """Encode a request to be dialled."""
     peer, dial, out = bytearray(), bytearray(), bytearray()
     put_bytes(peer, 1, peer_ids.to_bytes(peer_id))
     for address in own_addresses:
@@ -58,8 +58,9 @@ def encode_request(peer_id: PeerIdText, own_addresses: Iterable[str]) -> bytes:
 
 
 def decode_request(body: bytes) -> DialRequest:
-    """Raise ProtobufError."""
+    """Decode a request. Raise ProtobufError."""
     message = ProtobufFields(body)
+    # autonat-v1, RPC messages: Message{1 type; 2 dial{1 peer{1 id; 2 addrs}}; 3 dialResponse}.
     peer = ProtobufFields(ProtobufFields(message.blob(2) or b"").blob(1) or b"")
     if message.number(1) != _DIAL:
         raise ProtobufError("not a dial request")
@@ -71,7 +72,7 @@ def decode_request(body: bytes) -> DialRequest:
 
 
 def encode_response(response: DialResponse) -> bytes:
-    """Answer a request."""
+    """Encode a response."""
     inner, out = bytearray(), bytearray()
     put_varint(inner, 1, response.status)
     if response.text:
@@ -84,11 +85,12 @@ def encode_response(response: DialResponse) -> bytes:
 
 
 def decode_response(body: bytes) -> DialResponse:
-    """Raise ProtobufError."""
+    """Decode a response. Raise ProtobufError."""
     message = ProtobufFields(body)
     inner = message.blob(3)
     if message.number(1) != _DIAL_RESPONSE or inner is None:
         raise ProtobufError("not a dial response")
+    # autonat-v1: DialResponse{1 status; 2 statusText; 3 addr}; an absent status is OK.
     read = ProtobufFields(inner)
     number, raw = read.number(1) or 0, read.blob(3)
     try:

@@ -25,6 +25,9 @@ _STATUS: Final = {
     400: "malformed message",
     401: "unexpected message",
 }
+# circuit-v2, Protobuf:
+# HopMessage{1 type; 2 peer; 3 reservation{1 expire; 2 addrs; 3 voucher}; 4 limit; 5 status}
+# StopMessage{1 type; 2 peer; 3 limit; 4 status}
 _RESERVE, _HOP_CONNECT, _HOP_STATUS = 0, 1, 2
 _STOP_CONNECT, _STOP_STATUS = 0, 1
 
@@ -52,14 +55,14 @@ def _peer(peer_id: PeerIdText) -> bytearray:
 
 
 def encode_reserve() -> bytes:
-    """Ask a relay for a reservation."""
+    """Encode a request for a reservation."""
     out = bytearray()
     put_varint(out, 1, _RESERVE)
     return bytes(out)
 
 
 def encode_hop_connect(peer_id: PeerIdText) -> bytes:
-    """Ask a relay for a circuit to a peer."""
+    """Encode a request for a circuit to a peer."""
     out = bytearray()
     put_varint(out, 1, _HOP_CONNECT)
     put_bytes(out, 2, _peer(peer_id))
@@ -67,7 +70,7 @@ def encode_hop_connect(peer_id: PeerIdText) -> bytes:
 
 
 def decode_hop_reply(body: bytes) -> HopReply:
-    """Raise ProtobufError."""
+    """Decode a relay's reply. Raise ProtobufError."""
     message = ProtobufFields(body)
     status = message.number(5)
     if message.number(1) != _HOP_STATUS or status is None:
@@ -77,7 +80,7 @@ def decode_hop_reply(body: bytes) -> HopReply:
 
 
 def encode_stop_connect(peer_id: PeerIdText) -> bytes:
-    """Announce a circuit from a peer, as a relay does."""
+    """Encode a relay's announcement of a circuit from a peer."""
     out = bytearray()
     put_varint(out, 1, _STOP_CONNECT)
     put_bytes(out, 2, _peer(peer_id))
@@ -94,7 +97,7 @@ def decode_stop_connect(body: bytes) -> PeerIdText:
 
 
 def encode_stop_status(status: int) -> bytes:
-    """Accept a circuit, or say why not."""
+    """Encode the acceptance of a circuit, or the reason against it."""
     out = bytearray()
     put_varint(out, 1, _STOP_STATUS)
     put_varint(out, 4, status)

@@ -36,7 +36,7 @@ class ReachabilityVerdict:
         return self.current is not before
 
     def forget(self) -> None:
-        """Begin again: our addresses have changed."""
+        """Discard the answers: our addresses have changed."""
         self._answers.clear()
 
     def confidence(self, reachability: Reachability) -> float:

@@ -195,7 +195,7 @@ class Acceptance:
         return done
 
     def flush(self) -> None:
-        """Give this turn's sends to the disk: at its end at the latest, earlier to keep an order."""
+        """Write this turn's sends to disk: at its end at the latest, earlier to preserve an order."""
         coming, self._coming, self._coming_bytes = self._coming, [], 0
         if coming:
             self._store(coming)

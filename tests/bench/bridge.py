@@ -97,7 +97,7 @@ class _Far:
         self._acks.close()
 
     def expect(self, number: int, messages: int, *, acks: bool = True) -> None:
-        """Begin a round; `acks`: the kernel is its source, and is told how much has come."""
+        """Begin a round; `acks`: the kernel is its source, and learns how much has come."""
         self.round, self.expected, self.seen, self._telling = number, messages, {}, acks
         self.done.clear()
 

@@ -78,7 +78,7 @@ class _Held:
     def repeat(self, count: int) -> float:
         """µs per message that is known."""
         sample = (self._sample * (count // len(self._sample) + 1))[:count]
-        # As they come from the network: other objects than those that are held, whose hash nobody knows.
+        # As they come from the network: other objects than those held, with hashes not computed yet.
         sample = [bytes(bytearray(known)) for known in sample]
         add, now = self._dedup.add, self._now
         started = time.perf_counter()

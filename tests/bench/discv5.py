@@ -59,7 +59,7 @@ def _handshake(a: _Party, b: _Party) -> None:
     b.channel.receive(a.send(), a.endpoint, b.now)
     a.channel.receive(b.send(), b.endpoint, b.now)
     b.channel.receive(a.send(), a.endpoint, b.now)
-    a.channel.finish(request, answered=False)  # so that the next one begins anew
+    a.channel.finish(request, answered=False)  # so that the next one starts afresh
     if b.heard == heard:
         raise BenchError("the handshake failed")
 

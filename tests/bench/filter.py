@@ -160,7 +160,7 @@ async def _serve(hung: int) -> None:
 
 
 def _longest(service: FilterService, hung: int) -> int:
-    """The longest queue of those that read: a queue nobody reads from is longer than any other, or full."""
+    """The longest queue of those that read: an unread queue is longer than any other, or full."""
     waiting = sorted(link.queued for link in service._links.values())
     return waiting[-1 - hung] if len(waiting) > hung else 0
 

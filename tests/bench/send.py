@@ -98,7 +98,7 @@ class _Sender:
         return (time.perf_counter() - started) * 1000
 
     async def hear(self, count: int) -> None:
-        """Until `count` messages were told as sent."""
+        """Wait until `count` messages were reported as sent."""
         sent = self.heard[MessageSent]
         while len(sent) < count:
             event = await self.client.next_event(PATIENCE)

@@ -280,7 +280,7 @@ def _check_sends(
     verdict: Verdict,
     hashes_of: Mapping[str, set[str]],
 ) -> dict[str, tuple[str, str, str]]:
-    """Returns those told as sent: request id -> (app, content topic, message hash)."""
+    """Return the sends reported as sent: request id -> (app, content topic, message hash)."""
     figures = verdict.apps[app]
     topics: dict[str, str] = {}
     asked: dict[str, float] = {}

@@ -3,7 +3,7 @@
         alpha, beta, gamma ──links── store           alpha ──link── beta, directly
         alpha, beta, gamma ──links── depot           store ──link── depot
 
-Every connection between kernels goes through a `Link`. Kernels announce an address at which nobody listens:
+Every connection between kernels goes through a `Link`. Kernels announce an address without a listener:
 none of them learns a way round the links.
 """
 
@@ -80,7 +80,7 @@ def _drain(reader: int, log: Path) -> None:
 
 
 async def _ask(endpoint: str, method: str, body: dict[str, object] | None = None) -> dict[str, object] | None:
-    """One request on a socket; None when nobody answers well."""
+    """Make one request on a socket; return None without a good answer."""
     connection = RequestConnection(endpoint)
     try:
         return dict((await connection.request(method, body, timeout=1.0)).body)

@@ -156,7 +156,7 @@ def make_plan(
         at += random.uniform(*KILL_EVERY)
     at = QUIET_SECONDS + random.uniform(0.0, 4.0)
     while at < seconds:
-        # As many short cuts as long ones: those that nobody notices are as wicked as those that all do.
+        # As many short cuts as long ones: an unnoticed one does as much harm as one that all notice.
         low, high = CUT_SECONDS
         length = low * (high / low) ** random.random()
         faults.append(Cut(round(at, 3), random.choice(links), round(length, 2), random.random() < 0.5))

@@ -273,7 +273,7 @@ trio.run(main)
 
 
 def killed_run(path: Path, first: int, lines: int) -> int:
-    """Run the writer from message `first` until it has told of `lines` flushes; the count it told of last."""
+    """Run the writer from message `first` until it has reported `lines` flushes; return the last count."""
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), str(first)],
         stdout=subprocess.PIPE,

@@ -28,7 +28,7 @@ DISCV5 = ("--discv5-discovery", "--discv5-udp-port=0")
 CAPACITY = 400
 BOGUS = 10_000
 GROWTH = 64 * 1024
-"""KiB that the kernel may grow by, whoever tells it what."""
+"""KiB that the kernel may grow by, whatever peers tell it."""
 TABLE = 256 * 24
 """Nodes that a table can have, and replacements."""
 
@@ -72,7 +72,7 @@ async def running(directory: Path, *options: str) -> AsyncIterator[KernelProcess
 
 @asynccontextmanager
 async def tarpit() -> AsyncIterator[int]:
-    """A TCP port at which everybody is welcome and nobody ever gets an answer."""
+    """A TCP port that accepts every connection and never answers."""
     (listener,) = await trio.open_tcp_listeners(0, host=HOST)
 
     async def hold(stream: trio.SocketStream) -> None:
@@ -152,7 +152,7 @@ async def test_ten_thousand_bogus_peers_neither_grow_it_nor_starve_good_ones(dir
             print(f"{grown >> 10} MiB more than {watch.before >> 10}")
             print(f"two good peers found after {took:.1f} s; {status['known']} known, {nodes} in the table")
             assert grown < GROWTH
-            # What it remembers of all this is no burden for the next start either.
+            # What it remembers of all this does not slow down the next start either.
             assert await aside(kernel.stop) == 0
             assert (kernel.directory / "peers.json").stat().st_size < 1500 * CAPACITY
         async with running(directory, *options) as again:

@@ -195,7 +195,7 @@ async def test_frames_that_are_too_long_or_never_end() -> None:
             with suppress(StreamClosed):
                 assert await stream.read() == b""
         assert one.service.requests.counters()["malformed"] == 2
-        # Begun and not ended: each costs a stream of this peer, nobody else anything.
+        # Begun and never ended: each costs this peer a stream, and other peers nothing.
         for _ in range(20):
             stream = await peer.open_stream(one.host.peer_id, (SUBSCRIBE_PROTOCOL,))
             await stream.write(b"\x20half")

@@ -1,4 +1,4 @@
-"""Frozen processes (SIGSTOP): an app that reads no more harms nobody else, a kernel that hangs is noticed."""
+"""Frozen processes (SIGSTOP): an app that stops reading harms no other, a hanging kernel is noticed."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def memory(pid: int) -> int:
 
 
 async def publish_and_receive(node: Node, reader: MessagingClient, load: Load, count: int) -> list[float]:
-    """Publish at the load's rate, a few at a time so that a slow machine is no slow reader; the reader gets
-    all of it in order. Returns each message's seconds from its stamp to the app."""
+    """Publish at the load's rate, a few at a time so that a slow machine is not taken for a slow reader; the
+    reader gets all of it in order. Return each message's seconds from its stamp to the app."""
     before = len(load.sent)
     received: list[MessageReceived] = []
     delays = []
@@ -107,7 +107,7 @@ def heads(app: AppProcess) -> list[str]:
 
 
 def dropped(app: AppProcess) -> int:
-    """How many events the app was told are gone; none of them came."""
+    """Return how many events were reported to the app as gone; none of them came."""
     gone: set[int] = set()
     for line in app.of("EventsDropped"):
         assert line["last"] == line["seq"]

@@ -279,7 +279,7 @@ def test_frames_above_the_limit_end_their_connection_only(target: Target) -> Non
 
 
 def test_many_requests_at_once_are_bounded(target: Target) -> None:
-    """A flood of requests that take time: some are done, the others are answered busy, nobody else waits."""
+    """A flood of requests that take time: some are done, others are answered busy, no other client waits."""
     app, other = target.dealer(name="flood"), target.dealer()
     limit = target.control().ok("health")["ipc"]["apps"]["in_flight"] + 256
     count = 3 * limit

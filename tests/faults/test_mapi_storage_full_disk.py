@@ -100,7 +100,7 @@ def test_full_and_free_again(small_disk: Path) -> None:
 
 
 def test_killed_while_the_disk_is_full(small_disk: Path) -> None:
-    """What was told before is there; what was not may be missing; the file is whole."""
+    """What was reported before is there, what was not may be missing, and the file is whole."""
     program = """
 import asyncio, pathlib, sys
 from mapi_proc.database import Database, DatabaseState

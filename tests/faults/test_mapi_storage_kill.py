@@ -1,4 +1,4 @@
-"""kill -9: what was told to be committed is there afterwards, and nothing half."""
+"""kill -9: what was reported as committed is there afterwards, and no half of anything."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ asyncio.run(main())
 
 
 def killed_run(path: Path, lines: int) -> int:
-    """Run the child until it has told of `lines` commits, kill it, return the last number it told of."""
+    """Run the child until it has reported `lines` commits, kill it, and return the last number reported."""
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

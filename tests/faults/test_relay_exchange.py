@@ -111,7 +111,7 @@ async def meshed_peer(target: Running, key: NodeKey | None = None) -> AsyncItera
 
 @dataclass
 class Victim:
-    """An address that somebody would like us to dial."""
+    """An address that a peer wants us to dial."""
 
     address: str
     called: int = 0
@@ -173,7 +173,7 @@ async def test_lies_are_counted_and_nobody_is_dialled_and_truth_is_still_heard(d
 async def test_thousands_of_offers_are_bounded_by_the_mesh_and_by_the_allowance(directory: Path) -> None:
     async with running(directory) as target:
         keys = [NodeKey.generate() for _ in range(16)]
-        # One port for all, closed: whoever is dialled there is not reached.
+        # One closed port for all: no dial to it succeeds.
         named = tuple(
             PeerInfo(peer_ids.to_bytes(key.peer_id), seal(key, ["/ip4/127.0.0.1/tcp/9"], 1).envelope)
             for key in keys

@@ -278,7 +278,7 @@ def test_unknown_cursor(settings: ArchiveSettings) -> None:
 
 
 def test_two_topics_with_one_key_are_two(settings: ArchiveSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A collision of 64 bits can be computed by somebody who wants one.
+    # A collision of 64 bits can be computed on purpose.
     for module in ("rows", "sqlite_read", "postgres_read"):
         monkeypatch.setattr(f"kernel_proc.archive.{module}.topic_key", lambda pubsub, content: 5)
 

@@ -114,7 +114,7 @@ def test_service_nodes_that_die_are_replaced_by_others_that_peer_exchange_told_o
         found = listed(edge)
         assert {found[identity(kernel)]["origin"] for kernel in new} == {"peer-exchange"}
 
-        old[2].stop(9)  # nobody is left of those it began with
+        old[2].stop(9)  # none of its first peers is left
         works(edge, dealer, new, b"second")
         assert not dealer.ok("discovery.status")["discv5"]["running"]
         for kernel in (edge, *old, *new):
@@ -171,7 +171,7 @@ async def connected(*apps: MessagingClient) -> None:
 
 
 async def both_ways(alice: MessagingClient, bob: MessagingClient, mark: bytes) -> None:
-    """Each sends; both get both, and both are told that a store has it."""
+    """Each sends; both receive both messages, and both learn that a store has theirs."""
     ids = {app: await app.send(TOPIC, mark + name) for app, name in ((alice, b" A"), (bob, b" B"))}
     for app, request_id in ids.items():
         wanted: set[object] = {mark + b" A", mark + b" B", request_id}

@@ -113,7 +113,7 @@ def test_a_node_behind_a_router_learns_its_address_from_three_others(lab: Places
         told = node.dealer().ok("discovery.status")["addresses"]
         assert told[0].startswith(f"/ip4/{outer}/tcp/")
 
-        # Who comes now finds it there, whoever dials first.
+        # A newcomer finds it there, whichever side dials first.
         stack.enter_context(others[3])
         eventually(lambda: outer in addresses(others[3]), 40)
         for kernel in (node, *others):

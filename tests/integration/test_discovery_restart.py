@@ -62,7 +62,7 @@ def test_a_filled_store_is_enough_to_come_back() -> None:
 
         wanderer.stop(signal.SIGKILL)
         bootstrap.stop(signal.SIGKILL)
-        wanderer.options = DISCV5  # and nobody is named to it
+        wanderer.options = DISCV5  # and it knows no address
         print(f"after SIGKILL, without bootstrap: {returned(wanderer, {*known}):.2f} s from ready to healthy")
         assert origins(wanderer) <= FOUND, "how they were found is kept"
 

@@ -52,7 +52,7 @@ def shard(dealer: Dealer) -> dict[str, Any]:
 
 
 def publish(kernel: Dealer, payload: bytes, topic: str = TOPIC) -> bytes:
-    """Publish at a kernel; having no relay peer is no matter."""
+    """Publish at a kernel; it need not have a relay peer."""
     reply = kernel.ask("relay.publish", {"content_topic": topic}, payload)
     body = reply.body if reply.error is None else reply.error.detail
     digest = body["message_hash"]

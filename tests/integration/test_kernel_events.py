@@ -166,7 +166,7 @@ def test_one_replay_of_a_consumer_at_a_time(dealer: Dealer) -> None:
 
 
 def test_a_lapsed_lease_shows(kernel: KernelProcess, dealer: Dealer) -> None:
-    """The time to live is a second here: whoever renews late finds another epoch."""
+    """The time to live is a second here: a late renewal finds another epoch."""
     before = lease(dealer)
     subscriber = kernel.subscriber(SHARD)
     while kernel.dealer().ok("node.health")["shards"][0]["health"] != "NOT_SUBSCRIBED":
@@ -187,7 +187,7 @@ def test_health_events_tell_the_whole() -> None:
         seq = subscriber.heartbeat().seq
         lease(kernel.dealer())
         shards: list[str] = []
-        while shards != ["UNHEALTHY"]:  # what else changed meanwhile is told in events before
+        while shards != ["UNHEALTHY"]:  # events about other changes may come first
             _, event, _ = subscriber.event()
             if isinstance(event, HealthEvent):
                 assert event.seq > seq

@@ -101,7 +101,7 @@ def test_two_kernels_relay_both_ways(directory: Path) -> None:
             for payload, event in got.items():
                 assert event.source == (SOURCE_SELF if payload.endswith(b"%d" % own) else SOURCE_RELAY)
 
-        # a repeat is no error and goes out again only when forced
+        # a repeat is not an error, and only goes out again when forced
         body = {"content_topic": TOPIC, "timestamp": time.time_ns()}
         first = dealers[0].ok("relay.publish", body, b"again")
         assert dealers[0].ok("relay.publish", body, b"again") == first | {"duplicate": True, "peers": 0}
@@ -202,7 +202,7 @@ def test_another_cluster_is_left_alone(directory: Path) -> None:
         eventually(lambda: not dealer.ok("peers.list")["peers"])
 
         def other_clusters() -> float:
-            """Whoever learns it first cuts the connection, and the other may never get its answer."""
+            """The first side to learn it disconnects, and the other may never get its answer."""
             found: float = sum(
                 value
                 for kernel in (one, two)

@@ -110,7 +110,7 @@ def test_publish_outcomes(dealer: Dealer) -> None:
     assert isinstance(digest, bytes)
     assert len(digest) == 32
     assert reply.error.detail["timestamp"] == body["timestamp"]
-    # Nobody has it yet, so the repeat is a real attempt again and not "already seen".
+    # No peer has it yet, so the repeat is a real attempt and not "already seen".
     assert dealer.code("relay.publish", body, b"payload") == "no_peers"
     assert dealer.code("relay.publish", body | {"force": True}, b"payload") == "no_peers"
 

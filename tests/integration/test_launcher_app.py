@@ -98,7 +98,7 @@ async def test_a_node_in_an_app_its_restarts_and_its_end(directory: Path) -> Non
                 payload = f"after the {name}'s death".encode()
                 await node.client.send(TOPIC, payload, timeout=20)
                 await message(node.client, payload)
-            assert links == [LinkLost, LinkRestored]  # the kernel's is no matter of the client's link
+            assert links == [LinkLost, LinkRestored]  # the kernel's does not concern the client's link
             assert node.restarts == {"kernel": 1, "mapi": 1}
             with Watched(*node.pids.values()) as second:
                 waiting = asyncio.create_task(node.wait())

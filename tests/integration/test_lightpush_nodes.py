@@ -77,7 +77,7 @@ def test_an_edge_node_publishes_through_another(directory: Path) -> None:
         for reader in readers:  # the network, and the service node's own readers
             event, payload = reader.message()
             assert (event.message_hash, payload, event.source) == (digest, b"hello", SOURCE_RELAY)
-        # again: no error, and nobody gets it twice
+        # again: not an error, and no peer gets it twice
         assert push(dealer, b"hello", timestamp=now, meta=b"m").relay_peers == 1
         stamped = push(dealer, b"next", peer=done.peer)
         assert abs(stamped.timestamp - time.time_ns()) < 10**10
@@ -99,7 +99,7 @@ def test_errors_tell_whose_they_are(directory: Path) -> None:
             assert str(error.code) == code, error
             return error.detail
 
-        # ours: nobody was asked
+        # ours: no peer was asked
         assert "attempts" not in refused("no_peers", b"x")
         refused("bad_request", b"")
         refused("bad_request")
@@ -154,7 +154,7 @@ def test_a_service_without_peers_and_then_with_one(directory: Path) -> None:
             eventually(lambda: dealer_far.ok("relay.mesh", {})["topics"].get(TOPIC))
             reader = far.subscriber(stream_topic(0, 0))
             reader.heartbeat()
-            # the very same message: it was never sent, so it is no repeat
+            # the very same message: it was never sent, so this is not a repeat
             eventually(lambda: dealer.ask("lightpush.publish", body, b"alone").error is None)
             assert reader.message()[1] == b"alone"
             assert states(service)["Lightpush"] == "READY"

@@ -283,7 +283,7 @@ def test_health_and_the_doctor_beside_a_node_that_runs(lone: LogosUp) -> None:
         ["kernel", "READY"],
         ["mapi", "READY"],
     ]
-    # its own port is no obstacle
+    # its own port does not count as taken
     doctor = logos("doctor", *where, "tcp-port=0")
     assert doctor.returncode == Exit.OK, doctor.stdout
     assert f"process {lone.pid_of('kernel')} is running and answers" in doctor.stdout

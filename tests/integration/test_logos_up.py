@@ -179,7 +179,7 @@ def test_the_kernel_alone(up: Callable[..., LogosUp]) -> None:
 def test_what_only_the_process_can_refuse_ends_everything_with_78(
     up: Callable[..., LogosUp], directory: Path
 ) -> None:
-    """A node key that is no key: no check of the options finds that."""
+    """An invalid node key file, which no check of the options finds."""
     data_dir = directory / "n"
     data_dir.mkdir(mode=0o700)
     (data_dir / "nodekey").write_text("this is not a key\n")

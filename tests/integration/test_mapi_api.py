@@ -241,7 +241,7 @@ async def test_what_cannot_start_leaves_nothing(directory: Path) -> None:
             second = MessagingApi.attach(directory / "k" / "run", data_dir=directory / "n")
             with pytest.raises(StartError, match="in use"):
                 await second.start()
-    # Its own kernel refuses: the directory's key is no key.
+    # Its own kernel refuses: the directory's key file is invalid.
     (directory / "m").mkdir(mode=0o700)
     (directory / "m" / "nodekey").write_text("not a key\n")
     api = MessagingApi(overrides=OVERRIDES, data_dir=directory / "m")
@@ -292,7 +292,7 @@ asyncio.run(main())
 
 
 def test_the_kernel_ends_with_the_process_that_holds_the_object(directory: Path) -> None:
-    """kill -9 leaves nobody to stop the kernel: the pipe to us does."""
+    """After kill -9, the pipe from us is what stops the kernel."""
     with subprocess.Popen(
         [sys.executable, "-c", HOST, str(directory / "n")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as host:

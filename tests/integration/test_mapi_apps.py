@@ -261,7 +261,7 @@ async def test_too_many_topics(node: Node) -> None:
 
 @asyncio_test(30)
 async def test_requests_in_flight_are_bounded(node: Node) -> None:
-    """They all wait for a kernel that does not answer: the one above the limit is told at once."""
+    """They all wait for a kernel that does not answer: the one above the limit is refused at once."""
     assert node.kernel.process is not None
     async with Recorder(node.directory) as app, Recorder(node.directory) as other:
         await other.until(lambda: other.hellos)

@@ -166,7 +166,7 @@ async def test_a_send_can_be_cancelled_before_its_first_attempt(tmp_path: Path) 
             nodes[0].mapi.start()
             await wait_for(a, LinkRestored)
             third = await a.send(TOPIC, b"waits too")
-            # Told once, also over a restart of the Messaging API.
+            # Reported once, also across a restart of the Messaging API.
             assert (await wait_for(a, MessageQueued)).request_id == third
             pending = await a.pending()
             held = {send.request_id: (send.state, send.cause) for send in pending.sends}

@@ -43,7 +43,7 @@ async def until_held(mapi: MapiProcess, check: Callable[[dict[str, int]], bool])
 
 
 def publish(kernel: KernelProcess, payload: bytes) -> None:
-    """Publish at a kernel; having no relay peer is no matter."""
+    """Publish at a kernel; it need not have a relay peer."""
     kernel.dealer().ask("relay.publish", {"content_topic": TOPIC}, payload)
 
 

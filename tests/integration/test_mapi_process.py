@@ -294,7 +294,7 @@ _AS_NOBODY = """
 import json, os, sys
 import zmq
 from ipc_schema.frames import decode_reply, encode_request
-import encodings.idna  # nothing may be imported once we are nobody
+import encodings.idna  # nothing can be imported once we are the user nobody
 os.setgroups([])
 os.setgid({nobody})
 os.setuid({nobody})

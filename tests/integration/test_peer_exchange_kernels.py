@@ -1,4 +1,4 @@
-"""Peer exchange between real kernels. Without discovery there is nobody to tell of but oneself."""
+"""Peer exchange between real kernels. Without discovery a node can only share its own record."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _asked_and_answered(directory: Path) -> None:
         def chosen() -> bool:
             return dealer.ask("peer_exchange.request", {"count": 1}).error is None
 
-        eventually(chosen)  # once identify has told what it serves
+        eventually(chosen)  # once identify has reported what it serves
         assert dealer.code("peer_exchange.request", named) == "rate_limited"
         for count in (0, 61):
             assert dealer.code("peer_exchange.request", {"count": count}) == "bad_request"

@@ -1,4 +1,4 @@
-"""The life of kernel, MAPI and `logos up` where their host is unkind: nobody reads the log, the terminal
+"""The life of kernel, MAPI and `logos up` where their host is unkind: the log is not read, the terminal
 goes, the disk is full, a lock file names a stranger."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Peer exchange of relay PRUNEs between kernels: who finds no place in a mesh is told where else to go."""
+"""Peer exchange of relay PRUNEs between kernels: a refused peer learns where else to go."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ async def test_after_a_reconnect_messages_flow_again_both_ways() -> None:
 
 @trio_test(deadline=30)
 async def test_a_node_outside_the_mesh_gets_what_it_missed_by_gossip() -> None:
-    """B takes nobody into its mesh (D = 0): what A forwards reaches it by IHAVE and IWANT only."""
+    """B grafts no peer (D = 0): what A forwards reaches it by IHAVE and IWANT only."""
     alone = GossipParams(d=0, d_low=0, d_high=0, d_out=0, heartbeat_interval=0.1)
     quick = GossipParams(heartbeat_interval=0.1)
     async with (

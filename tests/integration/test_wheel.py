@@ -181,7 +181,7 @@ def container_venv(client_wheel: Path, node_wheel: Path, tmp_path_factory: pytes
     path = tmp_path_factory.mktemp("container") / "logos"
     environment = Environment(path, sys.executable, "--relocatable")
     environment.install("--no-deps", "--require-hashes", "-r", RUNTIME_LOCK)
-    # pip compiles without being told
+    # pip compiles by default
     environment.install("--compile-bytecode", "--no-deps", client_wheel, node_wheel)
     return path
 

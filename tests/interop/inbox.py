@@ -50,7 +50,7 @@ class EventInbox:
             self._changed.notify_all()
 
     def _end(self) -> None:
-        """Nothing comes any more: whoever waits is told so."""
+        """End the input: notify all that wait for more."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

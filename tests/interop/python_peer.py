@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 class RelayHostPeer(RelayPeer):
     """Host, relay and metadata of the kernel, without its IPC (`relay_host.py`); re-dials `static` peers.
-    With `degree` its mesh has that many peers, and who finds no place is told of others.
+    With `degree` its mesh has that many peers, and others are suggested to the peers it refuses.
     """
 
     def __init__(

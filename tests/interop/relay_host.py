@@ -39,7 +39,7 @@ _LARGEST_LINE = 1024 * 1024
 
 
 class UnknownPeerError(Exception):
-    """A command named a peer that has told us no metadata."""
+    """A command named a peer that has sent no metadata."""
 
 
 def emit(line: Arguments) -> None:

@@ -42,7 +42,7 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class ConnectedPeer:
-    """A connected peer; agent and protocols as identify told them."""
+    """A connected peer, with the agent and protocols that identify reported."""
 
     peer_id: str
     agent: str

@@ -144,5 +144,5 @@ def test_a_kernel_that_was_killed_is_subscribed_at_again(make_light_node: MakeLi
             eventually(lambda: again.metric("filter_criteria") == 1)
             dealer = again.dealer()
             error = dealer.ask("relay.publish", {"content_topic": A}, b"back").error
-            assert error is not None  # there is nobody to relay to
+            assert error is not None  # there is no peer to relay to
             take(js, [error.detail["message_hash"]])  # type: ignore[list-item]

@@ -30,7 +30,7 @@ class Figures:
     expected: int = 0
     lost: int = 0
     doubled: int = 0
-    """Copies beyond the first in one life, and such as nobody sent or sent long ago."""
+    """Copies beyond the first within one life, and messages that were never sent or were sent long ago."""
     excused: int = 0
     worst: float = 0.0
     """Seconds from sending until it came, the longest."""
@@ -48,7 +48,7 @@ class _Message:
 
 
 class Deliveries:
-    """All messages of one run. Nobody is counted on in the beginning."""
+    """All messages of one run. At first none is expected at any receiver."""
 
     def __init__(self, members: Iterable[str]) -> None:
         self.figures = {member: Figures() for member in members}

@@ -108,7 +108,7 @@ class Network:
             self._listeners.append(self._background.create_task(member.listen()))
 
     def stop_listening(self) -> None:
-        """Nobody is listened to any more."""
+        """Stop listening to all peers."""
         for task in self._listeners:
             task.cancel()
 

@@ -26,7 +26,7 @@ class Load:
         self._wanted: list[tuple[int, asyncio.Event]] = []
 
     async def run(self, count: int) -> None:
-        """Publish `count` more messages. That a message finds no peers is no error: it was published."""
+        """Publish `count` more messages. A message that finds no peers counts as published."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         for _ in range(count):

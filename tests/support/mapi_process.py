@@ -26,7 +26,7 @@ class AppDealer(Dealer):
     """A plain socket of an app that wants answers only: the events between them are passed over."""
 
     def frames(self, seconds: float = REPLY_SECONDS) -> list[bytes]:
-        """The next message that is no event."""
+        """Return the next message that is not an event."""
         until = time.monotonic() + seconds
         while True:
             frames = super().frames(max(0.0, until - time.monotonic()))

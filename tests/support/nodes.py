@@ -151,7 +151,7 @@ _kept: dict[int, list[Event]] = {}
 
 
 async def wait_event(app: MessagingClient, timeout: float) -> None:
-    """Let an event come, and keep it for whoever waits for one."""
+    """Receive an event, and keep it for the next `wait`."""
     with suppress(DeadlineError):
         _kept.setdefault(id(app), []).append(await app.next_event(timeout))
 

@@ -36,7 +36,7 @@ table inet router {{
 }}
 """
 _PROBE: Final = "192.0.2.1"
-"""Whoever asks the system for its main address asks by what address it would reach this one."""
+"""The main address of the system is found by asking from which address it would reach this one."""
 
 
 class PlacesError(Exception):

@@ -110,7 +110,7 @@ class Stranger:
         return self.host.peer_id
 
     def lie(self, bogus: Bogus) -> None:
-        """From now on tell by discv5 of nodes that are not there, and of nobody else."""
+        """From now on report only nodes that do not exist by discv5."""
         engine, own = self.discv5._engine, self.record.node_id
         assert engine is not None
 

@@ -1,4 +1,4 @@
-"""`logos restore`: put a backup in place of what a data directory holds."""
+"""`logos restore`: restore a backup into a data directory."""
 
 from __future__ import annotations
 

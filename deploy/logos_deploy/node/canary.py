@@ -38,7 +38,7 @@ _METADATA_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ServiceAnswer:
-    """What came of one service. `answers` is None if it can only be seen that it is offered."""
+    """The outcome for one service. `answers` is None if it can only be seen that it is offered."""
 
     offered: bool
     answers: bool | None = None
@@ -53,7 +53,7 @@ class ServiceAnswer:
 
 @dataclass(slots=True)
 class NodeReport:
-    """What was found. Times in milliseconds; `error`: why the node could not be reached."""
+    """What a look at one node found. Times in milliseconds; `error`: why the node could not be reached."""
 
     address: str
     reached: bool = False

@@ -31,7 +31,7 @@ class ProcessHandle:
         os.kill(pid, 0)
 
     def alive(self) -> bool:
-        """Whether it still runs. A zombie (ended, not reaped yet) does not."""
+        """Return whether the process still runs; a zombie (ended, not reaped yet) does not."""
         try:
             self.signal(0)
         except ProcessLookupError:

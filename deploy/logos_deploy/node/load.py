@@ -1,4 +1,4 @@
-"""Load on one's own node: messages at a rate, what became of each, and how long that took."""
+"""Put load on a node: send messages at a rate, and measure the outcome and latency of each."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Load:
 
 @dataclass(slots=True)
 class LoadResult:
-    """What came of it. Latencies are in milliseconds from the call of `send`."""
+    """The outcome of a load. Latencies are in milliseconds from the call of `send`."""
 
     seconds: float = 0.0
     """From the first send until the last was accepted or refused."""

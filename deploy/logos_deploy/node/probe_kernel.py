@@ -1,4 +1,4 @@
-"""A kernel of a command's own, in a temporary directory, for a short while: to look at other nodes with."""
+"""A short-lived kernel in a temporary directory, with which a command looks at other nodes."""
 
 from __future__ import annotations
 

@@ -74,6 +74,8 @@ class Lookup:
 
     def next(self) -> tuple[Enr, NodeContact] | None:
         """Return the next node to ask, marking it as asked. None: wait for responses, or finished."""
+        # discv5-theory, Lookup: alpha requests at a time, each to the closest node not asked yet, until the k
+        # closest have answered.
         if self.waiting >= self._params.lookup_concurrency:
             return None
         for node_id in (*self._first, *self._closest()):

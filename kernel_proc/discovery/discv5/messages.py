@@ -89,6 +89,7 @@ def encode(message: Message) -> bytes:
             kind, rest = _TALKREQ, [rlp.encode(protocol), rlp.encode(payload)]
         case TalkResponse(_, payload):
             kind, rest = _TALKRESP, [rlp.encode(payload)]
+    # discv5-wire, Protocol Messages: message-type, then the RLP list of request-id and the other fields.
     return bytes((kind,)) + rlp.encode_list([request_id, *rest])
 
 
@@ -119,6 +120,7 @@ def _decode(kind: int, fields: list[rlp.Item]) -> Message:
         case 1:
             return Ping(request_id, rlp.to_int(fields[1], 8))
         case 2:
+            # discv5-wire, PONG: our IP (4 or 16 bytes) and port, as the node sees them.
             observed = UdpEndpoint.of(_ip(_bytes(fields[2])), rlp.to_int(fields[3], 2))
             return Pong(request_id, rlp.to_int(fields[1], 8), observed)
         case 3:

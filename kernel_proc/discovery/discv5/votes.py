@@ -27,6 +27,7 @@ class Votes:
         """Record at which endpoint a node sees us."""
         host = voter.endpoint.host
         exempt = self._params.exempt_loopback and is_loopback(host)
+        # discv5-wire, PONG: a node reports the endpoint at which it sees us. Any single one may lie.
         self._votes.put((seen.version, voter.node_id if exempt else group_of(host)), _Vote(seen, now))
 
     def winner(self, version: int, now: float) -> UdpEndpoint | None:

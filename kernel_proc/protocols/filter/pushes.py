@@ -96,6 +96,7 @@ class PushReceiver:
             # The pubsub topic is optional in 12/WAKU2-FILTER. Infer it if only one is possible.
             possible = self._interests.topics_of(peer_id, message.content_topic)
             topic = possible[0] if len(possible) == 1 else ""
+        # 12/WAKU2-FILTER: a client should verify that what is pushed matches its subscriptions.
         if not self._interests.holds(peer_id, topic, message.content_topic):
             counters["unsolicited"] += 1
         elif push.size > self._sink.max_message_size:

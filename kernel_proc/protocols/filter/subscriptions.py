@@ -140,6 +140,7 @@ class Subscriptions:
             del subscriber.criteria[item]
             self._unlist(peer_id, item)
         subscriber.text -= _text(held)
+        # As in nwaku, a subscriber is forgotten with its last criterion.
         if not subscriber.criteria:
             del self._peers[peer_id]
         return _ok(request) if len(held) == len(unwanted) else _not_found(request)

@@ -23,7 +23,7 @@ MAX_PEERS: Final = 64
 
 
 class TransferVerdict(StrEnum):
-    """Whether a transferred message is taken, and why not."""
+    """The verdict on a transferred message."""
 
     TAKEN = "taken"
     UNASKED = "unasked"

@@ -32,7 +32,7 @@ _KEY_BYTES: Final = 41
 
 
 class SyncWindow(NamedTuple):
-    """The time that we compare: older messages may be gone, newer ones still be on their way."""
+    """The time span to compare: older messages may be gone, newer ones may still be on their way."""
 
     start: int
     end: int

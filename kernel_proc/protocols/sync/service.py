@@ -72,7 +72,7 @@ class SyncTopics:
 
 @dataclass(slots=True)
 class SyncOutcome:
-    """A session, for the operator. `at`: wall clock in ns when it ended; times in seconds."""
+    """The outcome of a session, for the operator. `at`: wall clock in ns when it ended; times in seconds."""
 
     peer_id: PeerIdText
     at: int = 0
@@ -89,7 +89,7 @@ class SyncOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncScope:
-    """What the archive takes."""
+    """What the archive accepts."""
 
     topics: Callable[[], SyncTopics]
     """Return what the archive is filled with now."""

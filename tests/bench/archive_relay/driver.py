@@ -90,7 +90,7 @@ def preload(directory: Path, messages: int) -> int:
             for number in range(messages):
                 at = start + number * SPAN_NS // messages
                 message = WakuMessage(random.randbytes(PAYLOAD), content_topic(number), timestamp=at)
-                # The hash is made up: nobody looks these messages up by it.
+                # The hash is made up: these messages are not looked up by it.
                 while not archive.offer(TOPIC, message, random.randbytes(32), at):
                     await trio.sleep(0.01)
                 if number % 200 == 0:
@@ -224,7 +224,7 @@ class _Flood:
         )
 
     def _send(self, messages: int, number: int, filler: bytes) -> int:
-        """Publish all; how often the node behind has told of a batch."""
+        """Publish all; return how many batches the node behind has reported."""
         waiting = told = 0
         for index in range(messages):
             if index % BATCH == 0 and index >= AHEAD * BATCH:

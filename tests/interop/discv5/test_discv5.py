@@ -72,7 +72,7 @@ async def running(*services: Ours) -> AsyncIterator[trio.Nursery]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    """There is no event for what is in a table: ask a few times a second, until the test's deadline."""
+    """Poll the table a few times a second until the test's deadline: its changes emit no event."""
     while not true():
         await trio.sleep(0.05)
 
@@ -153,7 +153,7 @@ def test_it_is_found_through_ours_and_finds_others_so(make_js_node: MakeJsNode, 
             await nursery.start(ours.service.run)
             await until(lambda: {one.node_id, two.node_id} <= ours.known)
             assert {one.node_id, two.node_id} <= ours.found.keys()
-            # And the package's nodes are told of each other, and of ours, by ours.
+            # Our node tells the package's nodes of each other and of itself.
             while ours.enr not in await one.ask("lookup"):
                 await trio.sleep(0.2)
             while two.enr not in await one.ask("lookup"):

@@ -168,7 +168,7 @@ class Network:
 
     def _stop(self, node: SimulatedNode) -> None:
         node.stop()
-        for sent in reversed(self.sent.values()):  # a node that goes is no longer due what is under way
+        for sent in reversed(self.sent.values()):  # a node that leaves need not get what is under way
             if self.events.now - sent.at > self.settings.drain:
                 break
             if node.index not in sent.latencies:

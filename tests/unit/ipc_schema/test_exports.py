@@ -58,7 +58,7 @@ def test_one_protocol_version() -> None:
 
 
 def test_the_contract_needs_nothing_but_msgpack() -> None:
-    """No sockets, no event loop: whoever imports the contract pays for nothing else."""
+    """No sockets, no event loop: importing the contract loads nothing else."""
     code = (
         f"import importlib, sys; [importlib.import_module(name) for name in {MODULES!r}]; "
         "print([name for name in ('asyncio', 'zmq', 'trio', 'libp2p', 'socket') if name in sys.modules])"

@@ -218,7 +218,7 @@ def test_a_wait_that_ends_early_loses_no_event_and_acks_none(mapi: Served[MiniMa
                 client.next_event(0.01)
         messages(mapi, b"1")
         wait_for(lambda: client.counters.received == 1, "it is here")
-    assert mapi.do(lambda server: server.only_app().acked) == 0  # nobody was given it
+    assert mapi.do(lambda server: server.only_app().acked) == 0  # it was never handed out
     with blocking.MessagingClient.connect(mapi.endpoint, name="app") as client:
         event = client.next_event(5)
         assert isinstance(event, MessageReceived)

@@ -86,7 +86,7 @@ async def test_one_that_cannot_live_is_given_up(
 @pytest.mark.parametrize(("code", "settled"), [(78, True), (0, True), (1, False)])
 @asyncio_test()
 async def test_ends_that_are_final(pipe: ParentPipe, tmp_path: Path, code: int, settled: bool) -> None:
-    """A refused configuration, an end that somebody asked for, and any before it was ever ready."""
+    """A refused configuration, an end on request, and any end before it was ever ready."""
     child = keeper(pipe, tmp_path, f"echo why; exit {code}")
     task = child.keep()
     child.settled = settled

@@ -198,7 +198,7 @@ def test_the_kernel_alone_has_no_mode_and_no_options_of_mapi() -> None:
     assert refusal("max-apps=1", kernel_only=True).key == "max-apps"
     assert refusal(mode="core", kernel_only=True).key == "mode"
     assert refusal("mapi.log-level=DEBUG", kernel_only=True).key == "mapi.log-level"
-    # a file that both use is no reason to refuse
+    # a file that both use is not refused
     assert plan(kernel_only=True, file="[mapi]\nmode = 'core'\n").mapi is None
 
 

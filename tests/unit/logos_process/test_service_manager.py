@@ -1,4 +1,4 @@
-"""What systemd is told over its socket."""
+"""Notifications to systemd over its socket."""
 
 from __future__ import annotations
 

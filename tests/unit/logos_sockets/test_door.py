@@ -127,7 +127,7 @@ def test_a_group_reaches_the_socket(house: House) -> None:
 
 
 def test_one_step_lets_in_no_more_than_the_backlog_holds(house: House) -> None:
-    """However many connect at once, and however long nobody looked."""
+    """However many connect at once, and however long the door was not stepped."""
     door = house.open(limit=4 * BACKLOG)
     for _ in range(BACKLOG + 1):
         house.client()
@@ -146,7 +146,7 @@ def test_one_step_lets_in_no_more_than_the_backlog_holds(house: House) -> None:
 
 
 class Late:
-    """A ZeroMQ socket whose thread gets to accept only when it is told to: on a busy machine."""
+    """A ZeroMQ socket whose thread only accepts when released, as on a busy machine."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket

@@ -107,7 +107,7 @@ async def test_the_edge_eaten_by_a_send_is_not_lost() -> None:
 
 @both_loops()
 async def test_a_reply_that_arrives_while_we_only_send_is_read() -> None:
-    """The classic stall: after the last send nobody touches the socket again."""
+    """The classic stall: the socket is not touched again after the last send."""
     with bench() as b:
         peer = b.router()
         peer.setsockopt(zmq.RCVTIMEO, 5_000)

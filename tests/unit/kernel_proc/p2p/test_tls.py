@@ -80,7 +80,7 @@ async def test_hosts_talk_over_a_secure_websocket_by_name_address_and_sni(files:
                 await events.wait_for("identified")
                 identity = server.identity(client.peer_id)
                 assert identity is not None
-                # What the peer is told of its address is what every implementation can read.
+                # The peer gets its address in a form that every implementation can read.
                 assert identity.observed_address == f"/ip4/127.0.0.1/tcp/{port}/wss"
             await events.wait_for("disconnected")
             events.log.clear()

@@ -156,7 +156,7 @@ def test_a_later_payload_does_not_overtake_what_a_restart_asks_for_again(notify_
     opened, *on_stream = bob.sealed()
     bob.open(opened)
     again = Side.start("bob", bob.disk, notify_again=notify_again)
-    assert again.sealed()[0] == opened  # told by a new event, behind those on the stream
+    assert again.sealed()[0] == opened  # in a new event, behind those on the stream
     again.open(*on_stream)
     assert again.payloads() == []
     again.open(*again.sealed())

@@ -313,7 +313,7 @@ def test_what_never_comes_is_lost_and_holds_nothing_up() -> None:
 def test_a_message_that_waits_serves_repair_too() -> None:
     alice, bob, carol = Peer("alice"), Peer("bob"), Peer("carol")
     _, second, third = alice.send(b"1", b"2", b"3")
-    bob.receive(second)  # it waits for the first, which nobody has
+    bob.receive(second)  # it waits for the first, which no participant has
     carol.receive(third)
     for due in (300.0, 302.0):
         for sync in sent(carol.tick(due), SendKind.SYNC):

@@ -61,7 +61,7 @@ class Listening:
 
 @asynccontextmanager
 async def core_of(directory: Path, clocks: TestClocks, **options: object) -> AsyncIterator[Core]:
-    """A core over the database in this directory; nobody answers as its kernel."""
+    """A core over the database in this directory; no kernel answers."""
     if not (directory / "mapi.sqlite3").exists():
         database = await Database.open(directory / "mapi.sqlite3")
         batch = database.batch()

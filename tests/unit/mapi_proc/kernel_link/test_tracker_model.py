@@ -58,7 +58,7 @@ class World:
     # -- the kernel --------------------------------------------------------------------------------------
 
     def publish(self, *, lost: bool) -> None:
-        """Somebody in the network publishes; the kernel hears of it when it is covered."""
+        """A peer publishes; the kernel hears of it when it is covered."""
         message = len(self.messages)
         if self.promised:
             self.messages[message] = self.now

@@ -92,7 +92,7 @@ class DurableStreamModel(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3))
     def commit(self, count: int) -> None:
-        # A stream is told after its batch is stored, so the model looks first.
+        # A stream is notified after its batch is stored, so the model looks first.
         for _ in range(min(count, len(self.journal.batches))):
             batch = self.journal.batches[0]
             self.on_disk = max([self.on_disk, *batch.listeners.values()])
@@ -152,7 +152,7 @@ class DurableStreamModel(RuleBasedStateMachine):
 
     @rule()
     def crash(self) -> None:
-        """What was not committed is gone, and nobody has seen it."""
+        """What was not committed is gone, and no app has seen it."""
         self.stream.detach()
         self.journal.batches.clear()
         self.journal.reads.clear()

@@ -186,7 +186,7 @@ def test_each_rule_of_an_answer() -> None:
         encode_payload(SyncPayload(ranges=[SyncRange(low, high, ItemSet([], reconciled=True))]))
     ) == (b"\0")
     assert side.core.totals.to_send == few
-    # skips are merged, and nothing but skips is no answer
+    # skips are merged, and a frame of skips only is not answered
     middle = key_at(START + 10)
     found = answers(
         Side(few),

@@ -314,7 +314,7 @@ async def test_only_what_was_asked_for_is_archived() -> None:
             "malformed": 2,
         }.items():
             assert store.counted(refused, type=kind) == number, kind
-        # whoever goes on loses the stream
+        # a peer that goes on loses the stream
         assert not await give(liar, *[frame_of(unasked)] * (MAX_REFUSED + 2))
         assert not await give(liar, bytes(MAX_SIZE + 2000))
         assert len(store.hashes) == 4
