@@ -30,7 +30,7 @@ _RELAY: Final = (
     "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff outbox"
     " router validation intake link publisher service"
 )
-_P2P: Final = "varint stream muxer yamux mplex scratch noise"
+_P2P: Final = "varint stream output muxer yamux mplex scratch noise"
 MODULES: Final = (
     *(f"kernel_proc/relay/{name}.py" for name in _RELAY.split()),
     *(f"kernel_proc/p2p/{name}.py" for name in _P2P.split()),

@@ -12,7 +12,8 @@ from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.admission import Admission
 from kernel_proc.p2p.api import Direction, HostEvents, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.muxer import Muxer
+from kernel_proc.p2p.output import Count
 
 log = logging.getLogger(__name__)
 

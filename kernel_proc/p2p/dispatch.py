@@ -11,7 +11,7 @@ from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
 from kernel_proc.p2p.api import PeerIdText, StreamClosed, StreamHandler
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import answer_select
-from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.stream import MuxedStream
 
 log = logging.getLogger(__name__)

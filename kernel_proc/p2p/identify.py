@@ -12,7 +12,7 @@ from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p._libp2p import Identify
 from kernel_proc.p2p.api import HostPeer, PeerIdentity, PeerIdText
 from kernel_proc.p2p.multistream import Duplex
-from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import select_one_of
-from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.peer_record import seal
 from kernel_proc.p2p.stream import MuxedStream
 

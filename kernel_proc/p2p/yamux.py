@@ -12,8 +12,9 @@ import struct
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p.api import StreamClosed
 from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import SMALL_FRAME, Count, Muxer
+from kernel_proc.p2p.muxer import SMALL_FRAME, Muxer
 from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
+from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.stream import MuxedStream
 
 PROTOCOL = "/yamux/1.0.0"
