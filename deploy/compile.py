@@ -28,13 +28,15 @@ SWITCH: Final = "LOGOS_COMPILED"
 REQUIREMENTS: Final = ("mypy==2.4.1", "setuptools>=80,<81")
 _RELAY: Final = (
     "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff outbox"
-    " router validation intake link publisher service"
+    " router traffic validation intake link publisher service"
 )
 _P2P: Final = "varint stream output muxer yamux mplex scratch noise"
 MODULES: Final = (
+    "ipc_schema/message.py",
     *(f"kernel_proc/relay/{name}.py" for name in _RELAY.split()),
     *(f"kernel_proc/p2p/{name}.py" for name in _P2P.split()),
 )
+_PACKAGES: Final = ("kernel_proc", "ipc_schema")
 _SETUP: Final = """
 import sys
 from mypyc.build import mypycify
@@ -58,7 +60,7 @@ def compile_into(target: Path) -> list[Path]:
     sources. Return their relative paths. Raises subprocess.CalledProcessError."""
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        for package in ("kernel_proc", "ipc_schema"):
+        for package in _PACKAGES:
             shutil.copytree(
                 ROOT / package, place / package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
             )
@@ -78,7 +80,8 @@ def compile_into(target: Path) -> list[Path]:
 
 def clean() -> None:
     """Remove what was compiled in place."""
-    for path in (*ROOT.glob("*__mypyc*.so"), *(ROOT / "kernel_proc").rglob("*.so")):
+    found = (path for package in _PACKAGES for path in (ROOT / package).rglob("*.so"))
+    for path in (*ROOT.glob("*__mypyc*.so"), *found):
         path.unlink()
 
 

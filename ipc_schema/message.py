@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from struct import Struct
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 __all__ = [
     "MAX_META_SIZE",
@@ -48,7 +48,7 @@ _MAX_UINT32: Final = 0xFFFF_FFFF
 _MAX_INT64: Final = 0x7FFF_FFFF_FFFF_FFFF
 _MIN_INT64: Final = -0x8000_0000_0000_0000
 _MAX_FIELD_NUMBER: Final = (1 << 29) - 1
-_CONTINUED: Final = 0x8080_8080_8080_8080
+_CONTINUED: Final = 0x8080_8080
 
 
 class MessageEncodeError(ValueError):
@@ -135,8 +135,9 @@ _new_tuple = tuple.__new__
 # What nwaku writes after the content topic of an unremarkable message: version in one byte, a timestamp of
 # nine bytes (any date between 1997 and 2116), no meta, no proof:
 # 18 vv 50 <8 continued bytes> <last byte> 5a00 aa0100 f801 <ephemeral>
-_plain_tail = Struct("<BBBQBHHBHB").unpack_from
+_plain_tail = Struct("<BBBIIBHHBHB").unpack_from
 _PLAIN_TAIL_SIZE: Final = 20
+_Tail: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
 
 
 def decode_message(data: bytes | memoryview) -> WakuMessage:
@@ -149,8 +150,11 @@ def decode_message(data: bytes | memoryview) -> WakuMessage:
     not UTF-8, version above uint32, truncated or malformed protobuf. Nothing else is ever raised, whatever
     the bytes.
     """
-    if type(data) is not bytes:
-        data = bytes(data)  # one copy here is cheaper than a copy out of a view for each field
+    # One copy here is cheaper than a copy out of a view for each field.
+    return _decode(data if isinstance(data, bytes) else bytes(data))
+
+
+def _decode(data: bytes) -> WakuMessage:
     size = len(data)
     # Fast path: the canonical order and a plain tail. Anything unexpected goes to the complete reader.
     if size < 4 + _PLAIN_TAIL_SIZE or data[0] != 0x0A:
@@ -176,14 +180,15 @@ def decode_message(data: bytes | memoryview) -> WakuMessage:
         return _decode_any(data)
     if data[end + 1] >= 0x80:
         return _decode_any(data)
-    version_tag, version, time_tag, x, last, meta_field, proof_tag, proof_size, flag_tag, flag = _plain_tail(
-        data, tail
+    fields: _Tail = _plain_tail(data, tail)
+    version_tag, version, time_tag, low, high, last, meta_field, proof_tag, proof_size, flag_tag, flag = (
+        fields
     )
     if (
         version_tag != 0x18
         or version >= 0x80
         or time_tag != 0x50
-        or x & _CONTINUED != _CONTINUED
+        or low & high & _CONTINUED != _CONTINUED
         or last >= 0x80
         or meta_field != 0x005A
         or proof_tag != 0x01AA
@@ -192,17 +197,20 @@ def decode_message(data: bytes | memoryview) -> WakuMessage:
         or flag >= 0x80
     ):
         return _decode_any(data)
-    # Squeeze the continuation bits out of eight varint bytes: 8 x 7 bits, then 4 x 14, 2 x 28, 1 x 56.
-    x = x & 0x007F_007F_007F_007F | (x & 0x7F00_7F00_7F00_7F00) >> 1
-    x = x & 0x0000_3FFF_0000_3FFF | (x & 0x3FFF_0000_3FFF_0000) >> 2
-    x = x & 0x0FFF_FFFF | (x & 0x0FFF_FFFF_0000_0000) >> 4 | last << 56
+    # Squeeze the continuation bits out of twice four varint bytes: 4 x 7 bits, then 2 x 14, 1 x 28. All are
+    # numbers that need no memory in the compiled build.
+    low = low & 0x007F_007F | (low & 0x7F00_7F00) >> 1
+    high = high & 0x007F_007F | (high & 0x7F00_7F00) >> 1
+    low = low & 0x3FFF | (low & 0x3FFF_0000) >> 2
+    high = high & 0x3FFF | (high & 0x3FFF_0000) >> 2
+    zigzag = low | high << 28 | last << 56
     try:
         topic = data[topic_start:tail].decode()
     except UnicodeDecodeError as error:
         raise MessageDecodeError("content topic is not valid UTF-8") from error
     return _new_tuple(
         WakuMessage,
-        (data[start:end], topic, version, x >> 1 ^ -(x & 1), b"", b"", flag != 0),
+        (data[start:end], topic, version, zigzag >> 1 ^ -(zigzag & 1), b"", b"", flag != 0),
     )
 
 
