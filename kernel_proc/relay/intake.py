@@ -28,6 +28,7 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
 from kernel_proc.relay.validation import Validators, Verdict
 
+_new_tuple = tuple.__new__
 log = logging.getLogger(__name__)
 
 _LOOK_AT_CLOCK = 16
@@ -41,13 +42,14 @@ class _Work:
     """One stream's bytes: they are cut into RPCs and worked off as they come, in the task that reads the
     connection. What takes too long is left to the stream's own task."""
 
-    __slots__ = ("_cutter", "_frames", "_intake", "_max_hold", "_messages", "_peer", "error")
+    __slots__ = ("_clock", "_cutter", "_frames", "_intake", "_max_hold", "_messages", "_peer", "error")
 
     def __init__(self, intake: Intake, peer: Peer, params: RelayParams) -> None:
         self.error: FramingError | None = None
         """Why no further frame can be found."""
         self._intake = intake
         self._peer = peer
+        self._clock = trio.lowlevel.current_clock().current_time
         self._max_hold = params.max_hold
         self._cutter = FrameCutter(params.max_rpc_size + params.accept_slack)
         self._frames: deque[tuple[bytes, int, int]] = deque()
@@ -74,7 +76,7 @@ class _Work:
     def go_on(self) -> bool:
         """Work until nothing is left (True), or for as long as a reader may."""
         intake, peer, frames, messages = self._intake, self._peer, self._frames, self._messages
-        started, now, received_ns = time.perf_counter(), trio.current_time(), time.time_ns()
+        started, now, received_ns = time.perf_counter(), self._clock(), time.time_ns()
         count = 0  # whatever the clock says, something is done
         while True:
             while messages:
@@ -204,7 +206,7 @@ class Intake:
             counters["rejected_undecodable"] += 1
             router.reject(peer, topic, now)
             return True
-        message = RelayMessage(topic.name, data, decoded, message_id, peer.peer_id, received_ns)
+        message = _new_tuple(RelayMessage, (topic.name, data, decoded, message_id, peer.peer_id, received_ns))
         try:
             verdict = self._validators.check(message)
         except Exception:

@@ -15,6 +15,8 @@ from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.validation import Validators, Verdict
 
+_new_tuple = tuple.__new__
+
 
 class RelayPublisher:
     """The publishing side of the relay. `links` and `counters` are shared with the service."""
@@ -81,7 +83,7 @@ class RelayPublisher:
                     peers += 1
                 else:
                     full.append(link)
-        result = PublishResult(message_id, peers, plan.duplicate)
+        result = _new_tuple(PublishResult, (message_id, peers, plan.duplicate))
         if full:
             return self._publish_to_full(topic, len(data), result, full, plan.message.frame, now)
         self._count(topic, len(data), peers)
@@ -115,7 +117,7 @@ class RelayPublisher:
             except MessageDecodeError as error:
                 raise RelayMessageInvalid(str(error)) from error
         return self._validators.check(
-            RelayMessage(topic, data, decoded, message_id, "", self._wall_clock_ns())
+            _new_tuple(RelayMessage, (topic, data, decoded, message_id, "", self._wall_clock_ns()))
         )
 
     async def _wait_for_room(

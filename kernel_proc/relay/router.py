@@ -21,6 +21,8 @@ from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Topic
 from kernel_proc.relay.traffic import TrafficBook
 
+_new_tuple = tuple.__new__
+
 _CONFIRM_WITHIN = 10.0
 """Seconds a peer has to repeat its subscriptions after replacing its stream."""
 
@@ -291,7 +293,7 @@ class Router:
             candidates = self._mesh.fanout_for(name, now)
         threshold, at_least = s.score_params.publish_threshold, s.scores.at_least
         targets = [peer.peer_id for peer in candidates if at_least(peer.score, threshold, now)]
-        return PublishPlan(message, targets, duplicate)
+        return _new_tuple(PublishPlan, (message, targets, duplicate))
 
     # -- time -------------------------------------------------------------------------------------------
 

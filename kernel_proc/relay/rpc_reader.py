@@ -24,6 +24,7 @@ class RpcDecodeError(ValueError):
 
 
 _NOTHING: tuple[Subscription, ...] = ()
+_new_tuple = tuple.__new__  # a named tuple's own constructor is interpreted in the compiled build, too
 
 
 def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
@@ -71,7 +72,7 @@ def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
             pos = _skip_field(buffer, pos, end)
     except IndexError:
         raise RpcDecodeError("truncated RPC") from None
-    return Rpc(_NOTHING if subscriptions is None else subscriptions, messages, control)
+    return _new_tuple(Rpc, (_NOTHING if subscriptions is None else subscriptions, messages, control))
 
 
 def _decode_message(buffer: bytes, pos: int, end: int) -> RawMessage:
@@ -102,7 +103,7 @@ def _decode_message(buffer: bytes, pos: int, end: int) -> RawMessage:
             pos = stop
         else:
             pos = _skip_field(buffer, pos, end)
-    return RawMessage(topic, data, signed)
+    return _new_tuple(RawMessage, (topic, data, signed))
 
 
 def _decode_subscription(buffer: bytes, pos: int, end: int, out: list[Subscription]) -> None:
