@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <stdexcept>
 #include <system_error>
 
@@ -21,6 +22,10 @@ constexpr auto kConflictGrace = 3s;
 constexpr auto kSilence = 4s;  // without a word from the server: ask whether it still knows us
 constexpr auto kIdle = 10s;    // without a word from us: the server gives us up after 30 s
 constexpr auto kTick = 1s;
+/// Until the next attempt to connect, which double; up to the first more at random. A server lets in a few dozen clients at a
+/// time, and after a restart all come at once (§1).
+constexpr Clock::duration kReconnect = 50ms;
+constexpr Clock::duration kReconnectMax = 250ms;
 constexpr auto kFullRetry = 5ms;
 constexpr std::size_t kDefaultInFlight = 64;
 constexpr std::size_t kBatch = 256;  // messages before timers and other sockets have their turn
@@ -49,20 +54,23 @@ Id random_id() {
 }
 
 Connection::Connection(Loop& loop, std::string endpoint, Handlers handlers)
-    : loop_(loop), endpoint_(std::move(endpoint)), handlers_(std::move(handlers)), id_prefix_(random_id()) {}
+    : loop_(loop), endpoint_(std::move(endpoint)), handlers_(std::move(handlers)), reconnect_delay_(kReconnect),
+      id_prefix_(random_id()) {
+  random_.seed(id_prefix_[0] << 8 | id_prefix_[1]);
+}
 
 void Connection::open() {
   socket_ = zmq::socket_t(loop_.context, zmq::socket_type::dealer);
-  // Without `immediate` a request would wait for a server that is gone, and reach its successor.
-  socket_.set(zmq::sockopt::immediate, true);
+  // libzmq must not reconnect: requests for a server that is gone would reach its successor. Its option against this,
+  // `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message, and aborts the process
+  // then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never" (§1).
+  socket_.set(zmq::sockopt::reconnect_ivl, std::numeric_limits<int>::max());
   socket_.set(zmq::sockopt::linger, 0);
-  socket_.set(zmq::sockopt::reconnect_ivl, 50);
-  socket_.set(zmq::sockopt::reconnect_ivl_max, 250);
   socket_.set(zmq::sockopt::handshake_ivl, 5000);
   socket_.set(zmq::sockopt::maxmsgsize, kMaxFrame);
   const std::string inside = "inproc://monitor-" + to_hex(id_prefix_);
   if (zmq_socket_monitor(socket_.handle(), inside.c_str(),
-                         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
+                         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CONNECT_RETRIED) != 0) {
     throw zmq::error_t();
   }
   monitor_ = zmq::socket_t(loop_.context, zmq::socket_type::pair);
@@ -85,6 +93,7 @@ void Connection::close() {
   set_state(State::kClosed);
   disarm(hello_timer_);
   disarm(full_timer_);
+  disarm(reconnect_timer_);
   disarm(tick_);
   while (!pending_.empty()) fail(pending_.begin()->second, closed_error());
   pump();
@@ -233,9 +242,6 @@ void Connection::drain(std::size_t most) {
 
 /// False: there is nothing.
 bool Connection::receive() {
-  // Asking for events makes the socket hear of a lost connection now. Between two frames of a message that would abort
-  // the process (libzmq 4.3.5 with `immediate`: fq.cpp, `!_more`).
-  if (socket_) (void)socket_.get(zmq::sockopt::events);
   std::size_t count = 0;
   for (bool more = true; more; ++count) {
     if (parts_.size() <= count) parts_.emplace_back();
@@ -314,7 +320,10 @@ void Connection::watch_link() {
     if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
       shaken_ = true;
       strange_ = false;
+      reconnect_delay_ = kReconnect;
       connected();
+    } else if (kind == ZMQ_EVENT_CONNECT_RETRIED) {
+      reconnect();
     } else {
       strange_ = !shaken_;
       shaken_ = false;
@@ -324,9 +333,7 @@ void Connection::watch_link() {
 }
 
 void Connection::connected() {
-  if (state_ == State::kClosed) return;
-  (void)socket_.get(zmq::sockopt::events);  // lets the socket drop the connection before
-  greet();
+  if (state_ != State::kClosed) greet();
 }
 
 void Connection::disconnected() {
@@ -334,7 +341,17 @@ void Connection::disconnected() {
   drain(SIZE_MAX);  // replies that came before the loss
   if (state_ == State::kClosed) return;
   failure_.reset();
+  reconnect();
   lose("the connection was lost");
+}
+
+/// Let go of the connection, with all that is queued for its server, and make another one soon.
+void Connection::reconnect() {
+  if (state_ == State::kClosed || reconnect_timer_) return;
+  socket_.disconnect(endpoint_);
+  std::uniform_int_distribution<Clock::rep> share(0, kReconnect.count());
+  arm(reconnect_timer_, reconnect_delay_ + Clock::duration(share(random_)), [this] { socket_.connect(endpoint_); });
+  reconnect_delay_ = std::min(reconnect_delay_ * 2, kReconnectMax);
 }
 
 /// What was asked on this connection has no answer any more, and nothing of it may reach a successor.

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <random>
 #include <span>
 #include <string>
 #include <vector>
@@ -91,6 +92,7 @@ class Connection {
   void watch_link();
   void connected();
   void disconnected();
+  void reconnect();
   void lose(const std::string& reason);
   void greet();
   void send_hello();
@@ -125,13 +127,16 @@ class Connection {
   Clock::duration hello_delay_{};
   std::optional<Loop::Timer> hello_timer_;
   std::optional<Loop::Timer> full_timer_;
+  std::optional<Loop::Timer> reconnect_timer_;  // until then the socket has no connection
+  Clock::duration reconnect_delay_;
+  std::minstd_rand random_;
   std::optional<Loop::Timer> tick_;
   Clock::time_point heard_;
   Clock::time_point spoke_;
   bool probing_ = false;
   bool greeted_ = false;
   bool shaken_ = false;   // hands: the server's socket is of the right kind
-  bool strange_ = false;  // it is not: libzmq then ends the connection, and does not come back
+  bool strange_ = false;  // it is not
   Id id_prefix_{};
   std::uint64_t ids_ = 0;
 };

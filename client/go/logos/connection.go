@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -22,15 +23,19 @@ const (
 )
 
 const (
-	defaultTimeout  = 10 * time.Second
-	helloTimeout    = 3 * time.Second
-	helloRetry      = 100 * time.Millisecond
-	helloRetryMax   = 2 * time.Second
-	refusedRetry    = 5 * time.Second
-	conflictGrace   = 3 * time.Second  // a server may take our own dead predecessor for alive until its next heartbeat
-	silence         = 4 * time.Second  // without a word from the server: ask whether it still knows us
-	idle            = 10 * time.Second // without a word from us: the server gives us up after 30 s
-	tick            = time.Second
+	defaultTimeout = 10 * time.Second
+	helloTimeout   = 3 * time.Second
+	helloRetry     = 100 * time.Millisecond
+	helloRetryMax  = 2 * time.Second
+	refusedRetry   = 5 * time.Second
+	conflictGrace  = 3 * time.Second  // a server may take our own dead predecessor for alive until its next heartbeat
+	silence        = 4 * time.Second  // without a word from the server: ask whether it still knows us
+	idle           = 10 * time.Second // without a word from us: the server gives us up after 30 s
+	tick           = time.Second
+	// Until the next attempt to connect, which double; up to the first more at random. A server lets in a few dozen clients
+	// at a time, and after a restart all come at once (§1).
+	reconnect       = 50 * time.Millisecond
+	reconnectMax    = 250 * time.Millisecond
 	defaultInFlight = 64 // until the hello says how many
 	helloFirst      = "hello first"
 )
@@ -80,13 +85,16 @@ type connection struct {
 	greetedOnce   bool
 	heard, spoke  time.Time
 	shaken        bool // the server's socket is of the right kind
-	strange       bool // it is not: libzmq then ends the connection, and does not come back
+	strange       bool // it is not
+	retrying      bool // the socket has no connection until the next attempt
+	retryDelay    time.Duration
 }
 
 func newConnection(endpoint string, h hooks) (*connection, error) {
 	c := &connection{
 		endpoint: endpoint, hooks: h, state: connecting,
 		changed: make(chan struct{}), pending: map[ID]*call{}, slots: turnstile{limit: defaultInFlight},
+		retryDelay: reconnect,
 	}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.talk, c.endTalk = context.WithCancel(c.life)
@@ -325,7 +333,7 @@ func (c *connection) noticed(frames [][]byte) {
 	switch zmq.Event(binary.NativeEndian.Uint16(frames[0])) {
 	case zmq.EVENT_HANDSHAKE_SUCCEEDED:
 		c.mu.Lock()
-		c.shaken, c.strange = true, false
+		c.shaken, c.strange, c.retryDelay = true, false, reconnect
 		c.mu.Unlock()
 		c.greet()
 	case zmq.EVENT_DISCONNECTED:
@@ -334,7 +342,35 @@ func (c *connection) noticed(frames [][]byte) {
 		c.failure = nil
 		c.mu.Unlock()
 		c.lose("the connection was lost")
+		c.reconnect()
+	case zmq.EVENT_CONNECT_RETRIED: // libzmq would wait now
+		c.lose("the connection was lost")
+		c.reconnect()
 	}
+}
+
+// Lets go of the connection, with all that is queued for its server, and makes another one soon.
+func (c *connection) reconnect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.retrying || c.state == closed {
+		return
+	}
+	c.retrying = true
+	c.socket.disconnect(c.endpoint)
+	delay := c.retryDelay + rand.N(reconnect)
+	c.retryDelay = min(2*c.retryDelay, reconnectMax)
+	c.work(func() {
+		select {
+		case <-time.After(delay):
+		case <-c.life.Done():
+			return
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.retrying = false
+		_ = c.socket.connect(c.endpoint) // it took this endpoint before
+	})
 }
 
 // -- hello ------------------------------------------------------------------------------------------------------------

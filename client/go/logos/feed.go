@@ -165,7 +165,7 @@ func (f *Feed) moved(endpoint string) {
 		return
 	}
 	if f.endpoint != "" {
-		_ = f.socket.disconnect(f.endpoint)
+		f.socket.disconnect(f.endpoint)
 	}
 	if f.socket.connect(endpoint) == nil {
 		f.endpoint = endpoint

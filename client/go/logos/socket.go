@@ -3,6 +3,7 @@ package logos
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,7 @@ type socket struct {
 const (
 	maxFrame      = 64 << 20
 	batchSize     = 64
-	reconnectIvl  = 50 * time.Millisecond
-	reconnectMax  = 250 * time.Millisecond
+	never         = math.MaxInt32 * time.Millisecond
 	handshakeIvl  = 5 * time.Second
 	subscriberHWM = 2_000
 )
@@ -75,13 +75,15 @@ func (s *socket) watch() error {
 	return err
 }
 
-// A DEALER that sends nothing while it is not connected: else a request would reach the successor of its server (§1).
+// A DEALER that libzmq does not reconnect: requests for a server that is gone would reach its successor. Its option against
+// this, IMMEDIATE, ends the pipe of a lost connection at any read, also between two frames of a message, and aborts the process
+// then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never" (§1).
 func dealer() (*socket, error) {
 	s, err := newSocket(zmq.DEALER)
 	if err != nil {
 		return nil, err
 	}
-	return s.orClosed(errors.Join(s.common(), s.zs.SetImmediate(true)))
+	return s.orClosed(errors.Join(s.common(), s.zs.SetReconnectIvl(never)))
 }
 
 func subscriber(topics []string) (*socket, error) {
@@ -90,7 +92,7 @@ func subscriber(topics []string) (*socket, error) {
 		return nil, err
 	}
 	// SNDHWM 0: else it loses its own subscriptions on a reconnect (§1).
-	err = errors.Join(s.common(), s.zs.SetSndhwm(0), s.zs.SetRcvhwm(subscriberHWM))
+	err = errors.Join(s.common(), s.zs.SetReconnectIvl(reconnect), s.zs.SetReconnectIvlMax(reconnectMax), s.zs.SetSndhwm(0), s.zs.SetRcvhwm(subscriberHWM))
 	for _, topic := range topics {
 		err = errors.Join(err, s.zs.SetSubscribe(topic))
 	}
@@ -110,16 +112,14 @@ func (s *socket) common() error {
 	return errors.Join(
 		s.zs.SetLinger(0),
 		s.zs.SetMaxmsgsize(maxFrame),
-		s.zs.SetReconnectIvl(reconnectIvl),
-		s.zs.SetReconnectIvlMax(reconnectMax),
 		s.zs.SetHandshakeIvl(handshakeIvl),
 	)
 }
 
-// A socket that tells of s when a connection has shaken hands and when it was lost.
+// A socket that tells of s when a connection has shaken hands, when it was lost, and when an attempt has failed.
 func (s *socket) monitor() (*socket, error) {
 	endpoint := fmt.Sprintf("inproc://logos-monitor-%d", monitors.Add(1))
-	if err := s.zs.Monitor(endpoint, zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_DISCONNECTED); err != nil {
+	if err := s.zs.Monitor(endpoint, zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_DISCONNECTED|zmq.EVENT_CONNECT_RETRIED); err != nil {
 		return nil, err
 	}
 	m, err := newSocket(zmq.PAIR)
@@ -142,13 +142,19 @@ func (s *socket) stopMonitor() {
 func (s *socket) connect(endpoint string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
 	return s.zs.Connect(endpoint)
 }
 
-func (s *socket) disconnect(endpoint string) error {
+// Drops what is queued for an endpoint, and what came from it and was not read.
+func (s *socket) disconnect(endpoint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.zs.Disconnect(endpoint)
+	if !s.closed {
+		_ = s.zs.Disconnect(endpoint) // there is none: it is what was wanted
+	}
 }
 
 // Sends a message, or returns what is closed when it is worth trying again.
@@ -222,9 +228,6 @@ func (s *socket) take(batch [][][]byte) (_ [][][]byte, open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(batch) < batchSize && !s.closed {
-		// Asking for events makes the socket hear of a lost connection now. Between two frames of a message that
-		// would abort the process (libzmq 4.3.5 with IMMEDIATE: fq.cpp, `!_more`).
-		s.look()
 		frame, err := s.zs.RecvBytes(zmq.DONTWAIT)
 		if err != nil {
 			break

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch, Notify};
 use tokio::time::Instant;
 
-use crate::bytes::Id;
+use crate::bytes::{Bin, Id};
 use crate::contract::HELLO_FIRST;
 use crate::error::{Code, Error};
 use crate::link::{Phase, Request, Session, State};
@@ -24,6 +24,10 @@ const CONFLICT_GRACE: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(4);
 /// Without a word from us: the server gives us up after 30 s.
 const IDLE: Duration = Duration::from_secs(10);
+/// Until the next attempt to connect, which double; up to the first more at random. A server lets in a few dozen clients at
+/// a time, and after a restart all come at once (§1).
+const RECONNECT: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_millis(250);
 const TICK: Duration = Duration::from_secs(1);
 /// Requests in flight until the hello says how many.
 const IN_FLIGHT: usize = 64;
@@ -56,6 +60,9 @@ pub(crate) struct LinkTask<S> {
     hello_at: Option<Instant>,
     hello_until: Option<Instant>,
     session_at: Option<Instant>,
+    /// When to connect again; until then the socket has no connection.
+    connect_at: Option<Instant>,
+    connect_delay: Duration,
     tick_at: Instant,
     heard: Instant,
     spoke: Instant,
@@ -83,6 +90,8 @@ impl<S: Session> LinkTask<S> {
             hello_at: None,
             hello_until: None,
             session_at: None,
+            connect_at: None,
+            connect_delay: RECONNECT,
             tick_at: now + TICK,
             heard: now,
             spoke: now,
@@ -133,6 +142,7 @@ impl<S: Session> LinkTask<S> {
             match change {
                 Change::Up => self.connected(),
                 Change::Down => self.disconnected(),
+                Change::Failed => self.reconnect(),
             }
         }
         let drained = self.drain(ROUND);
@@ -144,7 +154,7 @@ impl<S: Session> LinkTask<S> {
     }
 
     fn next_wake(&self) -> Instant {
-        let timers = [self.hello_at, self.hello_until, self.session_at, Some(self.tick_at)];
+        let timers = [self.hello_at, self.hello_until, self.session_at, self.connect_at, Some(self.tick_at)];
         let next = timers.into_iter().flatten().min().unwrap_or(self.tick_at);
         if self.outbox.is_empty() {
             next
@@ -155,6 +165,10 @@ impl<S: Session> LinkTask<S> {
 
     fn timers(&mut self) {
         let now = Instant::now();
+        if self.connect_at.is_some_and(|at| at <= now) {
+            self.connect_at = None;
+            let _ = self.dealer.connect(&self.endpoint); // it took this endpoint before
+        }
         if self.hello_at.is_some_and(|at| at <= now) {
             self.say_hello();
         }
@@ -299,8 +313,8 @@ impl<S: Session> LinkTask<S> {
     // -- the connection ----------------------------------------------------------------------------------------------
 
     fn connected(&mut self) {
-        self.dealer.pending(); // lets the socket drop the connection before
         self.shaken = true;
+        self.connect_delay = RECONNECT;
         self.state.send_modify(|state| state.strange = false);
         self.greet();
     }
@@ -310,7 +324,19 @@ impl<S: Session> LinkTask<S> {
         let strange = !std::mem::take(&mut self.shaken);
         self.state.send_modify(|state| state.strange = strange);
         self.stop_greeting();
+        self.reconnect();
         self.lose("the connection was lost");
+    }
+
+    /// Let go of the connection, with all that is queued for its server, and make another one soon.
+    fn reconnect(&mut self) {
+        if self.connect_at.is_some() {
+            return;
+        }
+        self.dealer.disconnect(&self.endpoint);
+        let share = f64::from(Bin::<1>::random()[0]) / 256.0;
+        self.connect_at = Some(Instant::now() + self.connect_delay + RECONNECT.mul_f64(share));
+        self.connect_delay = (self.connect_delay * 2).min(RECONNECT_MAX);
     }
 
     /// What was asked on this connection has no answer any more; nothing of it may reach a successor.

@@ -13,6 +13,7 @@ use crate::wire::Frames;
 
 const RECONNECT_MS: i32 = 50;
 const RECONNECT_MAX_MS: i32 = 250;
+const NEVER: i32 = i32::MAX;
 const HANDSHAKE_MS: i32 = 5_000;
 /// The largest frame that is taken: beyond it libzmq ends the connection.
 const MAX_FRAME: i64 = 64 << 20;
@@ -37,6 +38,8 @@ pub(crate) enum Change {
     /// The handshake is done: the server's socket is of the right kind.
     Up,
     Down,
+    /// An attempt to connect has failed.
+    Failed,
 }
 
 impl Socket {
@@ -50,15 +53,17 @@ impl Socket {
 
     /// A DEALER, not connected yet, and its monitor.
     ///
-    /// IMMEDIATE and LINGER 0: without them a request would wait for a server that is gone, and reach its successor.
+    /// libzmq does not reconnect it: requests for a server that is gone would reach its successor. Its option against this,
+    /// IMMEDIATE, ends the pipe of a lost connection at any read, also between two frames of a message, and aborts the
+    /// process then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never" (SPEC.md, §1).
     pub fn dealer() -> Result<(Socket, Socket)> {
         static MONITORS: AtomicU64 = AtomicU64::new(0);
         let socket = context().socket(SocketType::DEALER).map_err(broken)?;
-        socket.set_immediate(true).map_err(broken)?;
+        socket.set_reconnect_ivl(NEVER).map_err(broken)?;
         configure(&socket)?;
         let endpoint = format!("inproc://logos-monitor-{}", MONITORS.fetch_add(1, Ordering::Relaxed));
-        let events = SocketEvent::HANDSHAKE_SUCCEEDED as i32 | SocketEvent::DISCONNECTED as i32;
-        socket.monitor(&endpoint, events).map_err(broken)?;
+        let events = [SocketEvent::HANDSHAKE_SUCCEEDED, SocketEvent::DISCONNECTED, SocketEvent::CONNECT_RETRIED];
+        socket.monitor(&endpoint, events.into_iter().fold(0, |all, event| all | event as i32)).map_err(broken)?;
         let monitor = context().socket(SocketType::PAIR).map_err(broken)?;
         monitor.set_linger(0).map_err(broken)?;
         monitor.connect(&endpoint).map_err(broken)?;
@@ -71,6 +76,8 @@ impl Socket {
         // Subscriptions are messages to the server: with a bound they would be lost at a reconnect.
         socket.set_sndhwm(0).map_err(broken)?;
         socket.set_rcvhwm(FEED_HWM).map_err(broken)?;
+        socket.set_reconnect_ivl(RECONNECT_MS).map_err(broken)?;
+        socket.set_reconnect_ivl_max(RECONNECT_MAX_MS).map_err(broken)?;
         configure(&socket)?;
         for topic in topics {
             socket.set_subscribe(topic).map_err(broken)?;
@@ -84,12 +91,14 @@ impl Socket {
         self.inner.connect(endpoint).map_err(|error| Error::bad(format!("{endpoint} is not an endpoint: {error}")))
     }
 
+    /// Drop what is queued for an endpoint, and what came from it and was not read.
+    pub fn disconnect(&self, endpoint: &str) {
+        let _ = self.inner.disconnect(endpoint); // there is none: it is what was wanted
+    }
+
     /// What has arrived; none: nothing (more) now.
     pub fn receive(&mut self) -> Option<Frames> {
         let mut frames = Frames::new();
-        // Asking for events makes the socket hear of a lost connection now. Between two frames of a message that would
-        // abort the process (libzmq 4.3.5 with IMMEDIATE: fq.cpp, `!_more`).
-        let _ = uninterrupted(|| self.inner.get_events());
         loop {
             frames.push(uninterrupted(|| self.inner.recv_bytes(zmq2::DONTWAIT)).ok()?);
             if !self.inner.get_rcvmore().ok()? {
@@ -102,12 +111,14 @@ impl Socket {
     pub fn change(&mut self) -> Option<Change> {
         const UP: u16 = SocketEvent::HANDSHAKE_SUCCEEDED as u16;
         const DOWN: u16 = SocketEvent::DISCONNECTED as u16;
+        const FAILED: u16 = SocketEvent::CONNECT_RETRIED as u16;
         loop {
             // The first frame begins with the event, in the byte order of the host (zmq_socket_monitor(3)).
             let frames = self.receive()?;
             match frames[0].first_chunk().map(|event| u16::from_ne_bytes(*event)) {
                 Some(UP) => return Some(Change::Up),
                 Some(DOWN) => return Some(Change::Down),
+                Some(FAILED) => return Some(Change::Failed),
                 _ => {}
             }
         }
@@ -147,8 +158,6 @@ fn uninterrupted<T>(call: impl Fn() -> zmq2::Result<T>) -> zmq2::Result<T> {
 
 fn configure(socket: &zmq2::Socket) -> Result<()> {
     socket.set_linger(0).map_err(broken)?;
-    socket.set_reconnect_ivl(RECONNECT_MS).map_err(broken)?;
-    socket.set_reconnect_ivl_max(RECONNECT_MAX_MS).map_err(broken)?;
     socket.set_handshake_ivl(HANDSHAKE_MS).map_err(broken)?;
     socket.set_maxmsgsize(MAX_FRAME).map_err(broken)
 }
