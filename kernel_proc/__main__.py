@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from logos_process import logs
+from logos_process.garbage import collect_less
 from logos_process.main import Process, run_process
 from logos_process.service_manager import ServiceManager
 from logos_process.stopping import StopLimit
@@ -38,12 +38,6 @@ def _run(config: KernelConfig, limit: StopLimit) -> int:
         return await Node(config).run(signals=True, stopping=limit.start, manager=manager)
 
     return trio.run(run)
-
-
-def collect_less() -> None:
-    """Run the garbage collector less often: the message path creates many short-lived tuples but no
-    cycles, and collecting after every 700 of them costs a tenth of the relay's time."""
-    gc.set_threshold(50_000, 20, 50)
 
 
 KERNEL: Final = Process(

@@ -9,6 +9,7 @@ from typing import Final
 
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, load_mapi_config
 from logos_process.exits import ExitCode
+from logos_process.garbage import collect_less
 from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit, stop_signals
 
@@ -16,6 +17,7 @@ from logos_process.stopping import StopLimit, stop_signals
 def _run(config: MapiConfig, limit: StopLimit) -> int:
     import uvloop
 
+    collect_less()
     return uvloop.run(_serve(config, limit))
 
 

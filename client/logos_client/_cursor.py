@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 from ipc_schema.streams import GapTracker, Step
+from logos_client._held import HeldEvents
 from logos_client.kernel_events import StreamLoss
 
 
@@ -20,11 +22,12 @@ class CursorVerdict(Enum):
 class StreamCursor:
     """Follows `stream`. Losses accumulate in `losses` until they are taken."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, held_bytes: int = 0) -> None:
         self.stream = stream
         self.losses: list[StreamLoss] = []
         self.behind = False
-        """A replay is in progress: live events are skipped, since it delivers them."""
+        """A replay is in progress: live events are skipped or held, since it delivers what is before them."""
+        self.held = HeldEvents(held_bytes)
         self.heard = False
         """Whether a heartbeat has arrived: the subscription is in force (ZeroMQ's slow-joiner problem)."""
         self._tracker: GapTracker | None = None
@@ -82,6 +85,11 @@ class StreamCursor:
         if step is Step.IN_ORDER:
             return CursorVerdict.KEEP
         return CursorVerdict.CATCH_UP if step is Step.GAP else CursorVerdict.SKIP
+
+    def take_held(self) -> list[tuple[Any, bytes]]:
+        """Return the held events that follow the last one kept: nothing is missing before them any more."""
+        assert self._tracker is not None
+        return self.held.take(self._tracker.instance, self._tracker.epoch, self._tracker.last)
 
     def restart(self, instance: bytes, epoch: bytes, reason: str) -> None:
         """Follow another epoch from its first event. An unknown number of the old one's events is lost."""

@@ -122,7 +122,8 @@ class KernelFeed:
         self._after = after
         self._max_bytes = max_bytes
         self._context = context or zmq.Context.instance()
-        self._cursors = {topic: StreamCursor(name) for topic, name in streams.items()}
+        held_bytes = max_bytes // (2 * max(1, len(streams)))
+        self._cursors = {topic: StreamCursor(name, held_bytes) for topic, name in streams.items()}
         self._queue: deque[tuple[KernelEvent, int]] = deque()
         self._queued = 0
         self._changed = asyncio.Event()
@@ -253,7 +254,7 @@ class KernelFeed:
     @property
     def buffered_bytes(self) -> int:
         """Approximate memory of the buffered events."""
-        return self._queued
+        return self._queued + sum(cursor.held.bytes for cursor in self._cursors.values())
 
     def put(self, event: KernelEvent) -> None:
         """Queue an event for the reader."""
@@ -334,13 +335,21 @@ class KernelFeed:
             verdict = CursorVerdict.CATCH_UP
         else:
             verdict = cursor.event(event.instance, event.epoch, event.seq)
-            if verdict is CursorVerdict.SKIP:
-                self.counters.skipped += 1
+            if verdict is not CursorVerdict.KEEP:
+                self._hold(cursor, verdict, event, frames[2])
         self._report(cursor)
         if verdict is CursorVerdict.KEEP:
             self._show(cursor, event, frames[2])
         elif verdict is CursorVerdict.CATCH_UP:
             self._catch_up(cursor)
+
+    def _hold(self, cursor: StreamCursor, verdict: CursorVerdict, event: Any, payload: bytes) -> None:
+        """Keep what is behind a gap for the end of the replay."""
+        gap = cursor.behind or verdict is CursorVerdict.CATCH_UP
+        if gap and self._room.is_set() and cursor.stream not in (_HEALTH, _PEERS):
+            self.counters.skipped += cursor.held.add(event, payload)
+        else:
+            self.counters.skipped += 1 + cursor.held.clear()
 
     def _end(self, reason: str) -> None:
         """Nothing more can be read (SPEC §3.1)."""
@@ -418,6 +427,7 @@ class KernelFeed:
                     cursor.give_up(cursor.highest, str(error))
                     self._report(cursor)
                 cursor.behind = False
+                self.counters.skipped += cursor.held.clear()
 
     async def _fill(self, cursor: StreamCursor) -> None:
         if cursor.stream == _HEALTH:
@@ -463,4 +473,8 @@ class KernelFeed:
         self._report(cursor)
         if not events and not page.complete:
             raise IpcError(ErrorCode.INTERNAL, f"an empty page in a replay of {cursor.stream}")
-        return page.complete
+        held = cursor.take_held()
+        for event, payload in held:
+            if cursor.replayed(event.instance, event.epoch, event.seq) is CursorVerdict.KEEP:
+                self._show(cursor, event, payload)
+        return bool(held) or page.complete

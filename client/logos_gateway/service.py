@@ -26,6 +26,7 @@ from logos_gateway.state import Gateway
 from logos_gateway.tokens import TokenFileError, Tokens, load_tokens
 from logos_process.claim import claim_directory
 from logos_process.exits import ExitCode, StartError
+from logos_process.garbage import collect_less
 from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
 from logos_process.version import version
@@ -52,11 +53,10 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         log.info(
             "serving", extra=fields(**{name: one.url for name, one in listeners.items()}, directory=directory)
         )
-        # The framework's objects stay for good, and events come and go by the thousand: a collection should
-        # look at neither each time that 700 of them have been made.
+        # The framework's objects stay for good: no collection should look at them.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        collect_less()
         return await _run(gateway, scraper, pulse, list(listeners.values()), limit)
 
 

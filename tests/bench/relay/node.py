@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import trio
 
-from kernel_proc.__main__ import collect_less
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
@@ -25,6 +24,7 @@ from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.validation import SignedShard
+from logos_process.garbage import collect_less
 from tests.bench.lines import commands, emit
 from tests.bench.relay.traffic import MAX_MESSAGE, TOPIC, Publisher, Receiver
 

@@ -166,6 +166,28 @@ async def test_a_gap_is_filled_by_replay() -> None:
 
 
 @both_loops()
+async def test_what_comes_while_a_gap_is_filled_is_not_replayed() -> None:
+    """A busy stream would otherwise be replayed for ever, for each replay misses what comes behind it."""
+    async with kernel() as (server, client), client.events(shards=[0]) as feed:
+        server.page = 100
+        replay = server.handlers[methods.STREAM_REPLAY]
+
+        def replay_late(identity: bytes, request: Request) -> Answer:
+            answer = replay(identity, request)
+            for number in range(4, 8):
+                server.message(b"%d" % number)
+            return answer
+
+        server.handlers[methods.STREAM_REPLAY] = replay_late
+        server.message(b"0")
+        server.losing = 2
+        for number in range(1, 4):
+            server.message(b"%d" % number)
+        assert await payloads(feed, 8) == [b"%d" % number for number in range(8)]
+        assert (feed.counters.replays, feed.buffered_bytes) == (1, 0)
+
+
+@both_loops()
 async def test_a_loss_before_a_silence_shows_in_the_heartbeat() -> None:
     async with kernel() as (server, client), client.events(shards=[0]) as feed:
         server.message(b"0")
