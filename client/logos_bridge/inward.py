@@ -19,19 +19,12 @@ from nats.aio.msg import Msg
 
 from ipc_schema.config.bridge import BridgeConfig
 from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS
+from logos_bridge.fate_journal import FateJournal
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
 from logos_bridge.open_sends import OpenSend, OpenSends
-from logos_bridge.outcomes import Doubts, NewestOutcomes, outcome_of, position_of
-from logos_bridge.publish_window import PublishWindow
 from logos_bridge.send_record import DraftRefusedError, RecordedSend, read_draft, request_id_of
 from logos_bridge.takeover import Takeover
-from logos_client import Position
-from logos_client.events import (
-    EventsDropped,
-    LinkLost,
-    LinkRestored,
-)
 from logos_client.exceptions import LogosError, RequestError
 from logos_client.messaging import MessagingClient
 
@@ -41,17 +34,12 @@ APP_NAME: Final = "logos-bridge"
 """The bridge's durable app at its Messaging API: its journal keeps fates while the bridge is away."""
 _BATCH: Final = 200
 _FETCH_SECONDS: Final = 1.0
-_ACK_SECONDS: Final = 0.5
 _TELL_SECONDS: Final = 2.0
-_EVENTS: Final = 4_096
-_EVENT_BYTES: Final = 32 << 20
 _RETRY: Final = 0.2
 _RETRY_MAX: Final = 2.0
 _ADOPTED_AT_ONCE: Final = 256
-_SETTLE_SECONDS: Final = 5.0
 _OPEN_BYTES: Final = 64 << 20
 """Payloads of all open sends together: no more are taken beyond it."""
-UNKNOWN: Final = "the outcome is gone: the send was another bridge's when it came, or the journal was full"
 _NATS: Final = (nats.errors.Error, TimeoutError, OSError)
 
 
@@ -77,16 +65,12 @@ class Inward:
         self._sends = OpenSends(link, owner, figures)
         self._changed = asyncio.Event()
         self._sends.on_ended(self._changed.set)
-        self._events: PublishWindow[Position] = PublishWindow(_EVENTS, _EVENT_BYTES)
-        self._handled: Position | None = None
         self._beginning: set[bytes] = set()
         """Entries taken from the queue that have no record yet."""
         self._orphans = 0
         """Sends of bridges that are gone, still to be taken over: before further ones of the queue."""
         self._largest = client.network.max_message_size
-        self._outcomes = NewestOutcomes()
-        self._dropped_ns = 0
-        """When the journal last told that it had dropped events."""
+        self._fates = FateJournal(client, self._sends, figures, self._spawn, self._hand_over)
         self._queue_created = ""
         self._group: asyncio.TaskGroup | None = None
 
@@ -96,9 +80,9 @@ class Inward:
             self._group.create_task(self._sign(), name="in: signs of life")
             await self._resume()
             self._group.create_task(self._take(), name="in: queue")
-            self._group.create_task(self._follow(), name="in: fates")
-            self._group.create_task(self._acknowledge(), name="in: journal")
-            self._group.create_task(self._settle(), name="in: outcomes")
+            self._group.create_task(self._fates.follow(), name="in: fates")
+            self._group.create_task(self._fates.acknowledge(), name="in: journal")
+            self._group.create_task(self._fates.settle(), name="in: outcomes")
             self._group.create_task(self._watch(), name="in: other bridges")
             await self._tell()
             self._group.create_task(self._keep_telling(), name="in: figures")
@@ -190,7 +174,7 @@ class Inward:
         """Give it to the Messaging API until that has it on disk, or refuses it for good."""
         if send.handing_over:
             return
-        if (outcome := self._outcomes.get(send.record.request_id)) is not None:
+        if (outcome := self._fates.outcomes.get(send.record.request_id)) is not None:
             await self._sends.report(send, *outcome)
             return
         send.handing_over = True
@@ -244,83 +228,6 @@ class Inward:
                 await asyncio.sleep(_RETRY_MAX)
         for send in sends:
             self._spawn(self._sends.end_again(send, is_told=send in told))
-
-    # -- fates ---------------------------------------------------------------------------------------------
-
-    async def _follow(self) -> None:
-        async for event in self._client:
-            match event:
-                case LinkLost():
-                    self._figures.trouble("mapi", event.reason)
-                    continue
-                case LinkRestored():
-                    self._figures.trouble("mapi", "")
-                    if not event.resumed:
-                        log.warning("the Messaging API lost its database: open sends are handed over again")
-                        for send in self._sends.all():
-                            self._spawn(self._hand_over(send))
-                    continue
-                case EventsDropped():
-                    self._dropped_ns = time.time_ns()
-            position = position_of(event)
-            if position is None:
-                continue
-            while not self._events.has_room(256):
-                self._changed.clear()
-                await self._changed.wait()
-            slot = self._events.add(position, 256)
-            outcome = outcome_of(event)
-            if outcome is not None:
-                self._outcomes.add(*outcome)
-            found = self._sends.get(outcome[0]) if outcome is not None else None
-            if outcome is None or found is None:
-                self._stored(slot)
-            else:
-                self._spawn(self._report(found, outcome[1], outcome[2], slot))
-
-    async def _report(self, send: OpenSend, fate: str, reason: str, slot: Any) -> None:
-        await self._sends.report(send, fate, reason)
-        self._stored(slot)
-
-    def _stored(self, slot: Any) -> None:
-        handled = self._events.stored(slot)
-        if handled is not None:
-            self._handled = handled
-            self._changed.set()
-
-    async def _acknowledge(self) -> None:
-        """Acknowledge events whose fates are stored; what is not is delivered again after a restart."""
-        while True:
-            await asyncio.sleep(_ACK_SECONDS)
-            position, self._handled = self._handled, None
-            if position is None:
-                continue
-            try:
-                await self._client.ack(position)
-            except LogosError as error:
-                log.debug("acknowledging: %s", error)
-                self._handled = self._handled or position
-
-    async def _settle(self) -> None:
-        """End the sends whose outcome will not come."""
-        doubts = Doubts()
-        while True:
-            await asyncio.sleep(_SETTLE_SECONDS)
-            asked = {
-                send.record.request_id: send.accepted_ns
-                for send in self._sends.all()
-                if send.accepted_ns and (send.adopted or send.accepted_ns < self._dropped_ns)
-            }
-            if not asked:
-                continue
-            try:
-                pending = await self._client.pending()
-            except LogosError as error:
-                log.debug("sends without an outcome cannot be looked for: %s", error)
-                continue
-            for request_id in doubts.look(asked, pending):
-                if (send := self._sends.get(request_id)) is not None:
-                    await self._sends.report(send, "unconfirmed", UNKNOWN)
 
     # -- other bridges -------------------------------------------------------------------------------------
 

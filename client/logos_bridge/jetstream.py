@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import nats
 import nats.errors
@@ -25,6 +25,7 @@ from logos_bridge.headers import EXPECTED_SEQUENCE, MESSAGE_ID
 from logos_bridge.layout import Layout
 from logos_bridge.nats_options import connect_options
 from logos_bridge.pull import Pull
+from logos_bridge.stream_setup import ensure_streams
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class JetStreamLink:
                 self._js = self._client.jetstream(timeout=_TIMEOUT)
                 self._acks = AckInbox(self._client)
                 await self._acks.open()
-                await self._ensure_all()
+                await ensure_streams(self._js, self.layout, self._config)
             except _FAILURES as error:
                 # Also what the server refuses: a cluster that starts has no room for replicas yet.
                 self._failed(error)
@@ -174,54 +175,6 @@ class JetStreamLink:
         """Publishes messages without waiting for each. Call after `open`."""
         assert self._acks is not None, "open first"
         return self._acks
-
-    # -- streams ---------------------------------------------------------------------------------------------
-
-    async def _ensure_all(self) -> None:
-        layout, config, prefix = self.layout, self._config, self._config.prefix
-        kept = {"max_age": config.max_age, "max_bytes": config.max_bytes or -1}
-        await self._ensure(layout.messages, [f"{prefix}.messages.>"], **kept)
-        await self._ensure(layout.fates, [f"{prefix}.fates.>"], **kept)
-        await self._ensure(layout.dead, [f"{prefix}.dead.>"], **kept)
-        await self._ensure(layout.sends, [f"{prefix}.sends.>"], retention=api.RetentionPolicy.WORK_QUEUE)
-        for bucket in (layout.state_bucket, layout.open_bucket):
-            # A bucket as the clients of NATS know it, except that a key can be deleted without a trace: an
-            # open send would otherwise leave a marker for ever.
-            await self._ensure(
-                f"KV_{bucket}",
-                [f"$KV.{bucket}.>"],
-                max_msgs_per_subject=1,
-                allow_rollup_hdrs=True,
-                allow_direct=True,
-                discard=api.DiscardPolicy.NEW,
-            )
-
-    async def _ensure(self, name: str, subjects: list[str], **settings: Any) -> None:
-        window = self._config.duplicate_window
-        try:
-            found = (await self.js.stream_info(name)).config
-        except nats.js.errors.NotFoundError:
-            config = api.StreamConfig(
-                name=name,
-                subjects=subjects,
-                num_replicas=self._config.replicas,
-                storage=api.StorageType.FILE,
-                duplicate_window=window,
-                **settings,
-            )
-            try:
-                found = (await self.js.add_stream(config)).config
-            except nats.js.errors.BadRequestError as error:
-                try:
-                    found = (await self.js.stream_info(name)).config  # another bridge has made it
-                except nats.js.errors.NotFoundError:
-                    raise error from None
-        if name == self.layout.messages and found.duplicate_window < window:
-            log.warning(
-                "stream %s notices duplicates for %g s only, less than bridge-duplicate-window",
-                name,
-                found.duplicate_window,
-            )
 
     # -- operations ------------------------------------------------------------------------------------------
 
