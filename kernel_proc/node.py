@@ -326,7 +326,7 @@ class Node:
                 replay_bytes=config.replay_budget,
                 events_endpoint=self._endpoint_of_events,
             ),
-            **relay_routes(publishing, relay, lambda: relay.subscriptions() if relay else []),
+            **relay_routes(publishing, relay),
             **services.routes(publishing),
             **peer_routes(host, network.book, postpone=network.peering.manager.postpone),
             **discovery_routes(network.peering, host),

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
-import select
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +13,7 @@ from typing import Any, Final
 
 import zmq
 
+from conformance.adapter import Adapter, Broken, Lacking
 from conformance.flood import Flood
 from conformance.kernel_server import TOPIC, ScriptedKernel
 from conformance.server import ScriptedServer
@@ -30,14 +26,6 @@ SETTLE_SECONDS: Final = 0.3
 ID: Final = bytes(range(16))
 HASH: Final = bytes(range(32))
 NAMED: Final = {"$id": ID, "$hash": HASH}
-
-
-class Broken(Exception):
-    """The client under test, or the scenario, failed an expectation."""
-
-
-class Lacking(Broken):
-    """The client under test does not offer what the scenario is about."""
 
 
 @dataclass
@@ -90,70 +78,6 @@ def uncovered(chosen: Sequence[Scenario]) -> dict[str, str]:
     """Return the sentences that no scenario covers."""
     covered = {key for scenario in chosen for key in scenario.covers}
     return {key: text for key, text in sentences().items() if key not in covered}
-
-
-class Adapter:
-    """The client under test: a process that takes commands on its standard input."""
-
-    def __init__(self, command: Sequence[str], cwd: Path | None) -> None:
-        self._process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self._process.stdout is not None
-        self.fd = self._process.stdout.fileno()
-        os.set_blocking(self.fd, False)
-        self._buffer = b""
-        self._last_id = 0
-        self.answers: dict[int, dict[str, Any]] = {}
-
-    def begin(self, command: str, arguments: dict[str, Any]) -> int:
-        """Send a command. Return its number."""
-        self._last_id += 1
-        assert self._process.stdin is not None
-        line = json.dumps({"id": self._last_id, "cmd": command, **arguments}) + "\n"
-        try:
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
-        except OSError:
-            raise Broken("the adapter has ended") from None
-        return self._last_id
-
-    def receive(self) -> None:
-        """Read its output so far."""
-        try:
-            chunk = os.read(self.fd, 1 << 20)
-        except BlockingIOError:
-            return
-        if not chunk:
-            raise Broken(f"the adapter has ended with exit code {self._process.wait()}")
-        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
-            self.answers[answer["id"]] = answer
-
-    def wait(self, seconds: float) -> None:
-        """Read its output, waiting at most so long for some."""
-        select.select([self.fd], [], [], seconds)
-        self.receive()
-
-    def pause(self) -> None:
-        """Let the client's process stand still."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._process.send_signal(signal.SIGCONT)
-
-    def close(self) -> None:
-        """Stop the client."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(OSError):  # it has ended by itself
-            self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
 
 
 def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> ScenarioResult:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import trio
 
 from kernel_proc.peering.pace import ASK_ALONE, ExchangePace
+from kernel_proc.protocols.peer_exchange import PeerExchangeClient
 from kernel_proc.protocols.requests import AllFailed
 from logos_process.logs import fields
 
@@ -19,28 +20,11 @@ SECONDS: Final = 12.0
 MAX_ASKED: Final = 64
 
 
-class Answered(Protocol):
-    """The result of a peer exchange request."""
-
-    @property
-    def peer_id(self) -> str:
-        """The peer that answered."""
-
-
-class ExchangeClient(Protocol):
-    """The peer exchange client. It passes the records themselves to `PeerSources.exchanged`."""
-
-    async def request(
-        self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
-    ) -> Answered:
-        """Request records from the named peer, or from any outside `exclude`. Raise AllFailed."""
-
-
 class PeerAsking:
     """`is_short` returns whether peers are wanted, `arrived` how many peers the store has ever added."""
 
     def __init__(
-        self, client: ExchangeClient, is_short: Callable[[], bool], arrived: Callable[[], int]
+        self, client: PeerExchangeClient, is_short: Callable[[], bool], arrived: Callable[[], int]
     ) -> None:
         self._client = client
         self._is_short = is_short

@@ -25,7 +25,7 @@ from kernel_proc.nat.service import finders
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
-from kernel_proc.peering.exchange import ExchangeClient, PeerAsking
+from kernel_proc.peering.exchange import PeerAsking
 from kernel_proc.peering.needs import Needs
 from kernel_proc.peering.own_record import OwnRecord
 from kernel_proc.peering.pace import WalkPace
@@ -44,6 +44,7 @@ from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import PeerStore
+from kernel_proc.protocols.peer_exchange import PeerExchangeClient
 from kernel_proc.reachability.autonat import AutonatClient
 from kernel_proc.reachability.autonat_server import AutonatServer
 from kernel_proc.reachability.circuit import CircuitClient
@@ -158,7 +159,7 @@ class Peering:
         host.add_listener(self._links)
         registry.add_source(self._samples)
 
-    def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
+    def attach_services(self, exchange: PeerExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
         """Set the peer exchange client, and the peers that must not be disconnected (`at_work`), beside the
         relays that others reach us through."""
         self._needs.at_work = lambda: at_work() | frozenset(self.circuits.relays)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from conformance.adapter import Adapter
 from conformance.ours import OURS, Unavailable
-from conformance.runner import Adapter
 from ipc_schema.paths import mapi_endpoints
 from tests.support.client_languages import languages
 from tests.support.kernel_process import KernelProcess, short_directory

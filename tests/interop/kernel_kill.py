@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from conformance.runner import Adapter
+from conformance.adapter import Adapter
 from tests.integration.test_conformance_live import ask
 from tests.support.kernel_process import KernelProcess, short_directory
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from kernel_proc.discovery.discv5.dialogue import Dialogue, TooManyRequestsError
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, contact_of, may_relay
-from kernel_proc.discovery.discv5.lookup import Lookup, distances_to
+from kernel_proc.discovery.discv5.lookup import Lookup, Search, distances_to
 from kernel_proc.discovery.discv5.messages import Pong
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import Added, Node, Table, random_id_at
@@ -28,33 +28,6 @@ _ANNOUNCED: Final = 64
 """Nodes that are notified at once when our record changes; others learn it at their next liveness check."""
 _ANNOUNCE_INTERVAL: Final = 0.1
 _FIRST_BACKOFF: Final = 1.0
-
-
-class _Search:
-    __slots__ = ("done", "lookup", "new", "reported", "unknown", "walk")
-
-    def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
-        self.lookup = lookup
-        self.done = done
-        self.walk = walk
-        self.reported: set[bytes] = set()
-        """Nodes already reported to the owner in this walk."""
-        self.new = 0
-        """Nodes that this search added to the table."""
-        self.unknown = 0
-        """The same, including those that only became replacements."""
-
-    def has_seen_enough(self, params: Params) -> bool:
-        """Return whether a walk can end early.
-
-        A walk exists to meet nodes: unlike a lookup, which continues to the closest nodes, it ends once
-        several nodes have answered and named known nodes only. In a small network that saves most of its
-        cost. It also ends when many of the named nodes do not answer, so that a liar cannot prolong it.
-        """
-        if not self.walk:
-            return False
-        in_vain = not self.unknown and self.lookup.responsive >= params.lookup_concurrency
-        return in_vain or self.lookup.silent >= params.walk_silent
 
 
 def _nothing(_: object) -> None:
@@ -102,7 +75,7 @@ class Engine:
         self.table = Table(local.node_id, params)
         self._votes = Votes(params)
         self._observed: dict[int, UdpEndpoint] = {}
-        self._searches: set[_Search] = set()
+        self._searches: set[Search] = set()
         self._bootstrap: tuple[Enr, ...] = ()
         self._walk_pause = params.walk_pause
         self._walk_backoff = _FIRST_BACKOFF / 2
@@ -313,7 +286,7 @@ class Engine:
     # -- lookups ----------------------------------------------
 
     def _search(self, target: bytes, done: Callable[[list[Enr]], None], *, walk: bool) -> None:
-        search = _Search(Lookup(target, self._local.node_id, self._params), done, walk)
+        search = Search(Lookup(target, self._local.node_id, self._params), done, walk)
         self._searches.add(search)
         self.table.mark_refreshed(target, self._dialogue.now)
         nodes = self.table.closest(target)
@@ -330,7 +303,7 @@ class Engine:
         search.lookup.add(((node.record, node.contact) for node in seeds), first=walk)
         self._advance(search)
 
-    def _advance(self, search: _Search) -> None:
+    def _advance(self, search: Search) -> None:
         lookup = search.lookup
         enough = search.has_seen_enough(self._params)
         while not enough and (chosen := lookup.next()) is not None:
@@ -342,7 +315,7 @@ class Engine:
                 self._walked(search)
             search.done(lookup.closest())
 
-    def _step(self, search: _Search, record: Enr, contact: NodeContact) -> None:
+    def _step(self, search: Search, record: Enr, contact: NodeContact) -> None:
         def done(records: list[Enr] | None) -> None:
             if records is None:
                 search.lookup.failed(contact.node_id)
@@ -360,7 +333,7 @@ class Engine:
         except TooManyRequestsError:
             search.lookup.failed(contact.node_id)
 
-    def _learn(self, search: _Search, records: list[Enr]) -> None:
+    def _learn(self, search: Search, records: list[Enr]) -> None:
         for record in records:
             contact = contact_of(record, self._versions)
             if contact is None:
@@ -371,7 +344,7 @@ class Engine:
             if added is not Added.BANNED and search.lookup.consider(record, contact):
                 self._report(search, record)
 
-    def _report(self, search: _Search, record: Enr) -> None:
+    def _report(self, search: Search, record: Enr) -> None:
         if search.walk and record.node_id not in search.reported and self._callbacks.wanted(record):
             search.reported.add(record.node_id)
             self._counters["found"] += 1
@@ -398,7 +371,7 @@ class Engine:
         self._counters["walks"] += 1
         self._search(target, _nothing, walk=True)
 
-    def _walked(self, search: _Search) -> None:
+    def _walked(self, search: Search) -> None:
         """Schedule the next walk: soon while walks find new nodes, then with growing pauses up to the
         configured one."""
         self._joined = self._joined or search.lookup.responsive > 0

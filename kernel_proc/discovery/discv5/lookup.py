@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
 from kernel_proc.discovery.discv5.params import Params
@@ -119,3 +119,32 @@ class Lookup:
     def closest(self) -> list[Enr]:
         """Return the closest nodes that answered."""
         return [self._known[node_id][0] for node_id in self._closest() if node_id in self._answered]
+
+
+class Search:
+    """A lookup with its purpose. A `walk` is a lookup that exists to meet nodes."""
+
+    __slots__ = ("done", "lookup", "new", "reported", "unknown", "walk")
+
+    def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
+        self.lookup = lookup
+        self.done = done
+        self.walk = walk
+        self.reported: set[bytes] = set()
+        """Nodes already reported to the owner in this walk."""
+        self.new = 0
+        """Nodes that this search added to the table."""
+        self.unknown = 0
+        """The same, including those that only became replacements."""
+
+    def has_seen_enough(self, params: Params) -> bool:
+        """Return whether a walk can end early.
+
+        A walk exists to meet nodes: unlike a lookup, which continues to the closest nodes, it ends once
+        several nodes have answered and named known nodes only. In a small network that saves most of its
+        cost. It also ends when many of the named nodes do not answer, so that a liar cannot prolong it.
+        """
+        if not self.walk:
+            return False
+        in_vain = not self.unknown and self.lookup.responsive >= params.lookup_concurrency
+        return in_vain or self.lookup.silent >= params.walk_silent

@@ -17,13 +17,11 @@ from ipc_schema.kernel.relay import (
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.publishing import Publishing, PublishOutcome
-from kernel_proc.shards import TopicRelay
+from kernel_proc.relay.service import RelayService
 
 
-def relay_routes(
-    publishing: Publishing, relay: TopicRelay | None, topics: Callable[[], Sequence[str]]
-) -> Mapping[str, Route]:
-    """Return the methods. `topics` returns the node's pubsub topics; `relay` is None if relay is off."""
+def relay_routes(publishing: Publishing, relay: RelayService | None) -> Mapping[str, Route]:
+    """Return the methods. `relay` is None if relay is off."""
 
     def publish(call: Call) -> Answer | Awaitable[Answer]:
         request = call.read(RelayPublishRequest)
@@ -33,14 +31,15 @@ def relay_routes(
         )
         return _published(done) if isinstance(done, PublishOutcome) else _published_later(done)
 
-    def by_topic(call: Call, look: Callable[[TopicRelay, str], Sequence[str]]) -> Answer:
+    def by_topic(call: Call, look: Callable[[RelayService, str], Sequence[str]]) -> Answer:
         wanted = call.read(RelayPeersRequest).pubsub_topic
         if wanted is not None:
             try:
                 PubsubTopic.parse(wanted)
             except TopicError as error:
                 raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        asked = topics() if wanted is None else [wanted]
+        subscribed = relay.subscriptions() if relay is not None else ()
+        asked = subscribed if wanted is None else [wanted]
         found = {topic: tuple(look(relay, topic)) if relay is not None else () for topic in asked}
         return RelayPeersReply(topics=found).to_body(), ()
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 import trio
 
 from kernel_proc.peering.exchange import PeerAsking
+from kernel_proc.protocols.peer_exchange import Exchanged, PeerExchangeClient
 from kernel_proc.protocols.requests import AllFailed, Attempt, NoAnswer
 from tests.support.mock_clock import mock_clock_test
 
 
-class Said(NamedTuple):
-    peer_id: str
-
-
-class Exchange:
+class Exchange(PeerExchangeClient):
     """Answers by the first of `peers` that is not excluded."""
 
     def __init__(self, *peers: str) -> None:
@@ -29,7 +25,7 @@ class Exchange:
 
     async def request(
         self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
-    ) -> Said:
+    ) -> Exchanged:
         await trio.lowlevel.checkpoint()
         chosen = next((one for one in self.peers if one not in exclude), None)
         if chosen is None:
@@ -38,7 +34,7 @@ class Exchange:
         if self.silent:
             raise AllFailed("px", [Attempt(chosen, NoAnswer())])
         self.arrived += self.brings
-        return Said(chosen)
+        return Exchanged(chosen, ())
 
     def asking(self) -> PeerAsking:
         return PeerAsking(self, lambda: self.short, lambda: self.arrived)
