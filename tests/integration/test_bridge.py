@@ -226,7 +226,7 @@ async def test_a_send_taken_back_ends_though_its_outcome_came_while_another_brid
     tmp_path: Path, *, restarted: bool
 ) -> None:
     """The Messaging API tells an outcome once. The record is here written again as the other bridge's."""
-    quick = {"logos_bridge.inward:_SETTLE_SECONDS": 0.3}
+    quick = {"logos_bridge.fate_journal:_SETTLE_SECONDS": 0.3}
     with NatsServer() as server, node_with_sender(tmp_path) as (node, _sender):
         server.wait_ready()
         arguments = (f"--nats-url={server.url}", "--bridge-takeover-after=2")
