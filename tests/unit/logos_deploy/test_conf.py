@@ -97,8 +97,8 @@ def test_the_longest_socket_path_leaves_room_for_supervisords_temporary_name() -
         supervisor_paths(Path("/" + longest + "d"))
 
 
-def test_the_way_to_a_supervisord_is_read_from_its_file(tmp_path: Path) -> None:
-    paths = supervisor_paths(tmp_path / "50% of 'it'")
+def test_the_way_to_a_supervisord_is_read_from_its_file() -> None:
+    paths = supervisor_paths(Path("/srv/50% of 'it'"))
     text = render(paths, [Program("kernel", ("/bin/true",), 10)], min_fds=100, user=None, password="pw")
     assert access_of(text) == (paths.socket, "pw")
     assert access_of("[supervisord]\n") is None
