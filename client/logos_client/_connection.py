@@ -31,7 +31,7 @@ from ipc_schema.frames import (
     is_app_event,
 )
 from ipc_schema.hello import HELLO, HELLO_FIRST
-from logos_client._dealer import ReconnectingDealer
+from logos_client._dealer import ReconnectingDealer, behind_a_short_one
 from logos_client._turnstile import Turnstile
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ _REFUSED_RETRY: Final = 5.0
 _CONFLICT_GRACE: Final = 3.0
 #: Seconds of silence after which we send the keep-alive, before the server considers us gone.
 _IDLE: Final = 10.0
+#: Of an event: magic, header, payload.
+_EVENT_FRAMES: Final = 3
 #: Clock checks per `silence`.
 _TICKS: Final = 4
 
@@ -273,7 +275,7 @@ class RequestConnection:
 
     def _receive(self, frames: list[bytes]) -> None:
         self._heard = self._loop.time()
-        if len(frames) > 1 and is_app_event(frames[1]):
+        if len(frames) == _EVENT_FRAMES and is_app_event(frames[1]):
             if self._on_event is not None:
                 self._on_event(frames)
             return
@@ -282,6 +284,9 @@ class RequestConnection:
         except FrameError as error:
             self.counters.garbage += 1
             log.debug("dropped frames from %s: %s", self.endpoint, error)
+            following = behind_a_short_one(frames)
+            if following is not None:
+                self._receive(following)
             return
         future = self._pending.get(reply.correlation_id)
         if future is None:

@@ -18,8 +18,9 @@ from typing import Final
 
 import zmq
 
+from ipc_schema.frames import MAGIC
 from logos_sockets import open_dealer
-from logos_sockets.drain import DrainSocket
+from logos_sockets.drain import DrainLimits, DrainSocket
 
 _EVENTS: Final = int(
     zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED  # it would wait now
@@ -28,13 +29,27 @@ _EVENTS: Final = int(
 #: a few dozen clients at a time, and after a restart all come at once.
 _RECONNECT: Final = 0.05
 _RECONNECT_MAX: Final = 0.25
+#: Of every reply and event. What has fewer is no message; see `behind_a_short_one`.
+_LEAST_FRAMES: Final = 3
+
+
+def behind_a_short_one(frames: list[bytes]) -> list[bytes] | None:
+    """Return the message that was read together with a shorter one before it, if that is what `frames` are.
+
+    The least frames of a message are read without asking for more, which costs half as much (`DrainLimits`).
+    """
+    for start in range(1, _LEAST_FRAMES):
+        if len(frames) >= start + _LEAST_FRAMES and frames[start] == MAGIC:
+            return frames[start:]
+    return None
 
 
 class ReconnectingDealer:
     """Owns the socket: calls `on_up()` after each handshake, `on_down()` after each loss.
 
-    `on_message(frames)` gets every message. All that came before a loss has been given out when `on_down` is
-    called, and nothing sent before it will reach another server.
+    `on_message(frames)` gets every message, and one that is too short together with the next. All that came
+    before a loss has been given out when `on_down` is called, and nothing sent before it will reach another
+    server.
     """
 
     def __init__(
@@ -59,7 +74,8 @@ class ReconnectingDealer:
         self._retry: asyncio.TimerHandle | None = None
         self._dealer = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
         self._monitor = DrainSocket(self._loop, self._dealer.get_monitor_socket(_EVENTS), self._noticed)
-        self.socket: DrainSocket = DrainSocket(self._loop, self._dealer, on_message)
+        limits = DrainLimits(least_frames=_LEAST_FRAMES)
+        self.socket: DrainSocket = DrainSocket(self._loop, self._dealer, on_message, limits=limits)
         self.socket.connect(endpoint)
 
     def _noticed(self, frames: list[bytes]) -> None:

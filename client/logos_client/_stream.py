@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
@@ -30,6 +30,12 @@ from logos_client.events import (
 
 #: Most client-made events kept while the app does not read: a flapping server causes two a second.
 _MAX_LOCAL_EVENTS: Final = 64
+#: Kinds that have a payload, and behind how many of the header's fields it stands.
+_WITH_PAYLOAD: Final[dict[type[Any], tuple[type[Any], int]]] = {
+    wire.MessageReceived: (MessageReceived, 4),
+    wire.ChannelMessageReceived: (ChannelMessageReceived, 5),
+    wire.ChannelSegmentReceived: (ChannelSegmentReceived, 5),
+}
 #: Builds a named tuple from a sequence in one step: the class's own `__new__` costs as much as decoding.
 _new_tuple: Final = tuple.__new__
 
@@ -75,6 +81,7 @@ class AppStreamReader:
         if window < 1:
             raise ValueError("the credit window needs at least one byte")
         self.window = window
+        self._least_grant = max(1, window // 4)
         self.counters: StreamCounters = StreamCounters()
         self.stream_id: bytes | None = None
         self.last_seq: int = 0
@@ -121,42 +128,38 @@ class AppStreamReader:
         except IpcError:
             self.counters.garbage += 1
             return None
-        if type(event) is AppHeartbeat:
+        kind = type(event)
+        if kind is AppHeartbeat:
             return None
-        if type(event) is wire.TakenOver:
+        if kind is wire.TakenOver:
             taken_over = TakenOver(*event)
             self._put(taken_over, 0, None)
             return taken_over
         cost = event_cost(header, payload)
         self._received_cost += cost
-        stream_id, seq, time_ns = event[:3]
+        stream_id, seq = event[0], event[1]
         if stream_id != self.stream_id:
             self.counters.garbage += 1
             return None
-        if seq <= self.last_seq:
-            self.counters.duplicates += 1
-            return None
-        if seq != self.last_seq + 1 and not (
-            type(event) is wire.EventsDropped and event.first <= self.last_seq + 1
-        ):
-            self._report_missing(time_ns, seq)
+        if seq != self.last_seq + 1:
+            if seq <= self.last_seq:
+                self.counters.duplicates += 1
+                return None
+            if not (isinstance(event, wire.EventsDropped) and event.first <= self.last_seq + 1):
+                self._report_missing(event[2], seq)
         self.last_seq = seq
         position = _new_tuple(Position, (stream_id, seq))
-        if type(event) is UnknownAppEvent:
+        if kind is UnknownAppEvent:
             self.counters.unknown += 1
             self._handled_with_the_last(position)
             return None
         self.counters.received += 1
         shown: Event
-        if type(event) is wire.MessageReceived:
-            # The header's fields, with the payload inserted behind the content topic.
-            shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
-        elif type(event) is wire.ChannelMessageReceived:
-            shown = _new_tuple(ChannelMessageReceived, (*event[:5], payload, *event[5:]))
-        elif type(event) is wire.ChannelSegmentReceived:
-            shown = _new_tuple(ChannelSegmentReceived, (*event[:5], payload, *event[5:]))
+        if kind in _WITH_PAYLOAD:
+            cls, at = _WITH_PAYLOAD[kind]
+            shown = _new_tuple(cls, (*event[:at], payload, *event[at:]))
         else:
-            shown = _new_tuple(SHOWN[type(event)], event)
+            shown = _new_tuple(SHOWN[kind], event)
         self._put(shown, cost, position)
         return shown
 
@@ -204,7 +207,8 @@ class AppStreamReader:
 
     def take(self) -> Event | None:
         """Return the next event, which the app then holds; the previous one counts as handled."""
-        self.handled()
+        if self._in_hand is not None:
+            self.handled()
         if not self._queue:
             return None
         queued = self._in_hand = self._queue.popleft()
@@ -242,8 +246,9 @@ class AppStreamReader:
 
     def credit_due(self) -> int | None:
         """Return the new total to grant once a quarter of the window can be returned, else None."""
-        total = self._received_cost + max(0, self.window - self._queued_bytes)
-        return total if total - self._granted >= max(1, self.window // 4) else None
+        room = self.window - self._queued_bytes
+        total = self._received_cost + room if room > 0 else self._received_cost
+        return total if total - self._granted >= self._least_grant else None
 
     def granted(self, total: int) -> None:
         """Record that `credit_due` was sent."""

@@ -56,7 +56,7 @@ class AppEventError(IpcError):
 
 
 class _Common(NamedTuple):
-    """The fields common to all headers behind the first element, used to word the errors of the hot path."""
+    """The fields common to all headers behind the first element, used ."""
 
     stream_id: Bin16
     seq: Uint
@@ -69,8 +69,9 @@ _common = Row(_Common)
 _rows: Final = {
     kind: Row(cls, skip=3) for kind, cls in zip(AppEventKind, get_args(AppEvent)[:-1], strict=True)
 }
-_received: Final = _rows[AppEventKind.MESSAGE_RECEIVED]
 _RECEIVED: Final = 1
+_RECEIVED_SIZE: Final = 12
+"""Elements of a `message_received` in this version."""
 _MAX_SOURCE: Final = 64
 
 
@@ -142,56 +143,49 @@ def decode_app_event(frame: bytes) -> AppEvent:
     """Decode the header of an event. Raises `AppEventError`, and nothing else, whatever the bytes."""
     try:
         header = unpack_header(frame, MAX_APP_EVENT_HEADER)
-        if len(header) < _COMMON:
-            raise FieldError(f"{len(header)} elements, at least {_COMMON} are needed")
-        first, stream_id, seq, kind, time_ns = header[:5]
-        if type(first) is not int or first != APP_EVENT:
-            raise FieldError(f"the first element is not {APP_EVENT}")
-        if (
-            type(stream_id) is not bytes
-            or len(stream_id) != 16
-            or type(seq) is not int
-            or not 0 <= seq <= INT64_MAX
-            or type(kind) is not int
-            or not 0 <= kind <= INT64_MAX
-            or type(time_ns) is not int
-            or not INT64_MIN <= time_ns <= INT64_MAX
-        ):
-            _common.read(header[1:5])
-        if kind != _RECEIVED:
-            return _decode_rare(header)
-        # The checks of `_received`, inlined: this is the hot path, and `_received` only words the error.
-        if len(header) < 11:
-            _received.read(header[5:])
-        topic, message_hash, timestamp, meta, ephemeral, version = header[5:11]
-        source = header[11] if len(header) > 11 else LIVE
-        if (
-            type(topic) is not str
-            or type(message_hash) is not bytes
-            or len(message_hash) != 32
-            or type(timestamp) is not int
-            or not INT64_MIN <= timestamp <= INT64_MAX
-            or type(meta) is not bytes
-            or len(meta) > MAX_META_SIZE
-            or type(ephemeral) is not bool
-            or type(version) is not int
-            or not 0 <= version <= _MAX_UINT32
-            or type(source) is not str
-            or len(source) > _MAX_SOURCE
-        ):
-            _received.read((*header[5:11], source))
-        return _new_tuple(
-            MessageReceived,
-            (stream_id, seq, time_ns, topic, message_hash, timestamp, meta, ephemeral, version, source),
-        )
+        if len(header) == _RECEIVED_SIZE and header[3] == _RECEIVED:
+            # The checks of the rows, inlined for what comes most; the rows word the error.
+            first, stream_id, seq, _, time_ns, *fields = header
+            topic, message_hash, timestamp, meta, ephemeral, version, source = fields
+            if (
+                type(first) is int
+                and first == APP_EVENT
+                and type(stream_id) is bytes
+                and len(stream_id) == 16
+                and type(seq) is int
+                and 0 <= seq <= INT64_MAX
+                and type(time_ns) is int
+                and INT64_MIN <= time_ns <= INT64_MAX
+                and type(topic) is str
+                and type(message_hash) is bytes
+                and len(message_hash) == 32
+                and type(timestamp) is int
+                and INT64_MIN <= timestamp <= INT64_MAX
+                and type(meta) is bytes
+                and len(meta) <= MAX_META_SIZE
+                and type(ephemeral) is bool
+                and type(version) is int
+                and 0 <= version <= _MAX_UINT32
+                and type(source) is str
+                and len(source) <= _MAX_SOURCE
+            ):
+                return _new_tuple(MessageReceived, (stream_id, seq, time_ns, *fields))
+        return _decode_any(header)
     except FieldError as error:
         raise AppEventError(str(error)) from None
 
 
-def _decode_rare(header: tuple[Any, ...]) -> AppEvent:
-    _, stream_id, seq, kind, time_ns = header[:5]
+def _decode_any(header: tuple[Any, ...]) -> AppEvent:
+    if len(header) < _COMMON:
+        raise FieldError(f"{len(header)} elements, at least {_COMMON} are needed")
+    if type(header[0]) is not int or header[0] != APP_EVENT:
+        raise FieldError(f"the first element is not {APP_EVENT}")
+    stream_id, seq, kind, time_ns = _common.read(header[1:_COMMON])
     row = _rows.get(kind)
     if row is None:
         return UnknownAppEvent(stream_id, seq, time_ns, kind)
-    event: AppEvent = row.cls(stream_id, seq, time_ns, *row.read(header[5:]))
+    fields = header[_COMMON:]
+    if kind == _RECEIVED and len(header) == _RECEIVED_SIZE - 1:
+        fields += (LIVE,)  # of a server that does not say
+    event: AppEvent = row.cls(stream_id, seq, time_ns, *row.read(fields))
     return event

@@ -618,7 +618,7 @@ async def test_garbage_from_the_server() -> None:
         assert await payloads(client, 1) == [b"kept"]
         assert await client.status()
         assert client.counters.duplicates == 1
-        assert client.counters.garbage == 6
+        assert client.counters.garbage == 5  # the first two were read as one, and the connection counts them
 
 
 @both_loops()
