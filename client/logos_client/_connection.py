@@ -13,9 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 import zmq
@@ -30,15 +28,26 @@ from ipc_schema.frames import (
     encode_request,
     is_app_event,
 )
-from ipc_schema.hello import HELLO, HELLO_FIRST
+from ipc_schema.hello import HELLO
+from logos_client._connection_types import (
+    DEFAULT_IN_FLIGHT,
+    ConnectionCounters,
+    ConnectionSettings,
+    ConnectionState,
+    closed,
+    expire,
+    fresh,
+    in_flight_limit,
+    late,
+    seconds,
+    wants_hello,
+)
 from logos_client._dealer import ReconnectingDealer, behind_a_short_one
 from logos_client._turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT: Final = 10.0
-#: Requests in flight until the server's hello gives its limit.
-_DEFAULT_IN_FLIGHT: Final = 64
 _HELLO_TIMEOUT: Final = 3.0
 _HELLO_RETRY: Final = 0.1
 _HELLO_RETRY_MAX: Final = 2.0
@@ -53,41 +62,11 @@ _EVENT_FRAMES: Final = 3
 _TICKS: Final = 4
 
 
-class ConnectionState(Enum):
-    """State of a `RequestConnection`; see the module docstring."""
-
-    CONNECTING = "connecting"
-    GREETING = "greeting"
-    READY = "ready"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-@dataclass(slots=True)
-class ConnectionCounters:
-    """`garbage`: frames from the server that are not a reply or event.
-
-    `unmatched`: replies whose request is gone.
-    """
-
-    hellos: int = 0
-    restarts: int = 0
-    requests: int = 0
-    garbage: int = 0
-    unmatched: int = 0
-
-
 class RequestConnection:
     """Requests to one ROUTER of the contract.
 
-    `hello()` returns the body of the hello request and is called for each attempt; None for a control
-    socket, which needs none. `on_hello(reply)` runs after each accepted hello and before any request goes
-    out on that connection; an `IpcError` it raises counts as a refused hello. `on_down(reason)` runs when a
-    ready connection is lost, or the server turns out to be another instance. `on_event(frames)` gets the
-    frames of an app's stream. None of them may block. `keepalive` names a request without effect, sent
-    after silence, so that a server that forgot us says so.
-
-        connection = RequestConnection(endpoint, hello=lambda: {"kind": "tool", "protocol": [1, 1]})
+        settings = ConnectionSettings(hello=lambda: {"kind": "tool", "protocol": [1, 1]})
+        connection = RequestConnection(endpoint, settings)
         await connection.wait_ready(5.0)
         reply = await connection.request("node.info")
         await connection.close()
@@ -98,32 +77,21 @@ class RequestConnection:
     def __init__(
         self,
         endpoint: str,
+        settings: ConnectionSettings | None = None,
         *,
-        hello: Callable[[], Mapping[str, object]] | None = None,
-        on_hello: Callable[[Reply], None] | None = None,
-        on_down: Callable[[str], None] | None = None,
-        on_refused: Callable[[IpcError], None] | None = None,
-        on_event: Callable[[list[bytes]], None] | None = None,
-        keepalive: str | None = None,
-        silence: float = 4.0,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
-        max_frame: int = -1,
     ) -> None:
         self.endpoint = endpoint
         self.counters: ConnectionCounters = ConnectionCounters()
         self.instance: bytes | None = None
         self.failure: IpcError | None = None
-        self._hello = hello
-        self._on_hello = on_hello
-        self._on_down = on_down
-        self._on_refused = on_refused
-        self._on_event = on_event
-        self._keepalive = keepalive
-        self._silence = silence
+        settings = settings or ConnectionSettings()
+        self._settings = settings
+        self._on_event = settings.on_event
         self._loop = asyncio.get_running_loop()
         self._state = ConnectionState.CONNECTING
         self._pending: dict[bytes, asyncio.Future[Reply]] = {}
-        self._turnstile = Turnstile(_DEFAULT_IN_FLIGHT)
+        self._turnstile = Turnstile(DEFAULT_IN_FLIGHT)
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: asyncio.Task[None] | None = None
@@ -136,11 +104,16 @@ class RequestConnection:
         self._heard = self._spoke = self._loop.time()
         self._tick: asyncio.TimerHandle | None = None
         self._dealer = ReconnectingDealer(
-            endpoint, self._connected, self._disconnected, self._receive, context=context, max_frame=max_frame
+            endpoint,
+            self._connected,
+            self._disconnected,
+            self._receive,
+            context=context,
+            max_frame=settings.max_frame,
         )
         self._socket = self._dealer.socket
-        if keepalive is not None:
-            self._tick = self._loop.call_later(silence / _TICKS, self._check_alive)
+        if settings.keepalive is not None:
+            self._tick = self._loop.call_later(settings.silence / _TICKS, self._check_alive)
 
     # -- state -----------------------------------------------------------------------------------------------
 
@@ -160,20 +133,20 @@ class RequestConnection:
         Raises `IpcError`: the server's own if it refuses our hello; `not_ready` if there is no server
         within `timeout` seconds, or the connection is closed.
         """
-        deadline = None if timeout is None else self._loop.time() + _seconds(timeout)
+        deadline = None if timeout is None else self._loop.time() + seconds(timeout)
         try:
             async with asyncio.timeout_at(deadline):
                 while not self.ready:
                     if self._state is ConnectionState.CLOSED:
-                        raise _closed()
+                        raise closed()
                     if self.failure is not None:
-                        raise _fresh(self.failure)
+                        raise fresh(self.failure)
                     changed = self._loop.create_future()
                     self._changed.append(changed)
                     await changed
         except TimeoutError:
             if self._put_off is not None and self._put_off.code is ErrorCode.CONFLICT:
-                raise _fresh(self._put_off) from None  # still so at the end of the wait
+                raise fresh(self._put_off) from None  # still so at the end of the wait
             raise IpcError(
                 ErrorCode.NOT_READY,
                 f"no answer from {self.endpoint} within {timeout:g} s{self._hint()}",
@@ -211,7 +184,7 @@ class RequestConnection:
         `deadline_exceeded`, `peer_restarted` (the connection was lost during the request: whether it was
         carried out is unknown), or `not_ready`.
         """
-        deadline = self._loop.time() + _seconds(timeout)
+        deadline = self._loop.time() + seconds(timeout)
         if not self._turnstile.enter():
             await self._turnstile.wait(deadline, method)
         try:
@@ -223,7 +196,7 @@ class RequestConnection:
                 if error is None:
                     return reply
                 # The server does not know this connection, so it did nothing: resending is safe.
-                if not _wants_hello(error) or self._hello is None or self._loop.time() >= deadline:
+                if not wants_hello(error) or self._settings.hello is None or self._loop.time() >= deadline:
                     raise error
         finally:
             self._turnstile.leave()
@@ -247,7 +220,7 @@ class RequestConnection:
         now = self._loop.time()
         remaining = deadline - now
         if remaining <= 0:
-            raise _late(method)
+            raise late(method)
         correlation_id = self._new_id()
         if method == HELLO:
             self._hello_id = correlation_id
@@ -255,7 +228,7 @@ class RequestConnection:
         frames = encode_request(correlation_id, method, body, blobs, budget_ms=budget)
         future: asyncio.Future[Reply] = self._loop.create_future()
         self._pending[correlation_id] = future
-        timer = self._loop.call_at(deadline, _expire, future, method)
+        timer = self._loop.call_at(deadline, expire, future, method)
         try:
             self._spoke = now
             self.counters.requests += 1
@@ -299,7 +272,7 @@ class RequestConnection:
         if reply.instance != self.instance and self._meet(reply.instance) and self.ready:
             self._lose("the server was restarted")
             self._connected()
-        if reply.status and self.ready and _wants_hello(reply.error):
+        if reply.status and self.ready and wants_hello(reply.error):
             self._lose("the server does not know this connection any more")
             self._greet_again()
 
@@ -316,7 +289,7 @@ class RequestConnection:
     def _connected(self) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        if self._hello is None:
+        if self._settings.hello is None:
             self._set_state(ConnectionState.READY)
         else:
             self._greet_again()
@@ -337,8 +310,8 @@ class RequestConnection:
         for future in list(self._pending.values()):
             if not future.done():
                 future.set_exception(IpcError(ErrorCode.PEER_RESTARTED, reason))
-        if was_ready and self._on_down is not None:
-            self._on_down(reason)
+        if was_ready and self._settings.on_down is not None:
+            self._settings.on_down(reason)
 
     def _greet_again(self) -> None:
         self._stop_greeting()
@@ -353,10 +326,12 @@ class RequestConnection:
     async def _greet(self) -> None:
         """Repeat hello until it is accepted. A lost connection cancels this; a new one starts it again."""
         delay = _HELLO_RETRY
-        assert self._hello is not None
+        assert self._settings.hello is not None
         while True:
             try:
-                reply = await self._exchange(HELLO, self._hello(), (), self._loop.time() + _HELLO_TIMEOUT)
+                reply = await self._exchange(
+                    HELLO, self._settings.hello(), (), self._loop.time() + _HELLO_TIMEOUT
+                )
                 if reply.error is not None:
                     raise self._no_greeter(reply.error)
             except IpcError as error:
@@ -379,15 +354,15 @@ class RequestConnection:
     def _accept(self, reply: Reply, future: asyncio.Future[Reply]) -> None:
         """Handle an accepted hello, synchronously and not in the waiting task: events may follow
         immediately."""
-        if self._on_hello is not None:
+        if self._settings.on_hello is not None:
             try:
-                self._on_hello(reply)
+                self._settings.on_hello(reply)
             except IpcError as error:
                 future.set_exception(error)
                 return
         future.set_result(reply)
         self._meet(reply.instance)
-        self._turnstile.resize(_in_flight_limit(reply))
+        self._turnstile.resize(in_flight_limit(reply))
         self.counters.hellos += 1
         self.failure = None
         self._conflict_since = None
@@ -398,8 +373,8 @@ class RequestConnection:
         first = self.failure is None
         self.failure = error
         self._set_state(ConnectionState.FAILED)
-        if first and self._on_refused is not None:
-            self._on_refused(error)
+        if first and self._settings.on_refused is not None:
+            self._settings.on_refused(error)
 
     def _worth_waiting(self, error: IpcError) -> bool:
         if error.code is ErrorCode.CONFLICT:
@@ -411,19 +386,21 @@ class RequestConnection:
 
     def _check_alive(self) -> None:
         now = self._loop.time()
-        self._tick = self._loop.call_later(self._silence / _TICKS, self._check_alive)
+        self._tick = self._loop.call_later(self._settings.silence / _TICKS, self._check_alive)
         if (
             self.ready
             and not self._probing
-            and (now - self._heard > self._silence or now - self._spoke > _IDLE)
+            and (now - self._heard > self._settings.silence or now - self._spoke > _IDLE)
         ):
             self._spawn(self._probe())
 
     async def _probe(self) -> None:
         self._probing = True
         try:
-            assert self._keepalive is not None
-            await self._exchange(self._keepalive, None, (), self._loop.time() + self._silence)
+            assert self._settings.keepalive is not None
+            await self._exchange(
+                self._settings.keepalive, None, (), self._loop.time() + self._settings.silence
+            )
         except IpcError as error:
             # A hung server, or one that just left: its return, or the loss of the connection, is
             # noticed elsewhere.
@@ -446,50 +423,9 @@ class RequestConnection:
             self._tick.cancel()
         for future in list(self._pending.values()):
             if not future.done():
-                future.set_exception(_closed())
+                future.set_exception(closed())
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         self._dealer.close()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _in_flight_limit(reply: Reply) -> int:
-    limits = reply.body.get("limits")
-    in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
-    return in_flight if isinstance(in_flight, int) and in_flight > 0 else _DEFAULT_IN_FLIGHT
-
-
-def _seconds(timeout: object) -> float:
-    if not isinstance(timeout, int | float):
-        raise TypeError(f"timeout: seconds, not {type(timeout).__name__}")
-    return timeout
-
-
-def _expire(future: asyncio.Future[Reply], method: str) -> None:
-    if not future.done():
-        future.set_exception(_late(method))
-
-
-def _late(method: str) -> IpcError:
-    return IpcError(ErrorCode.DEADLINE_EXCEEDED, f"{method}: no answer in time")
-
-
-def _closed() -> IpcError:
-    return IpcError(ErrorCode.NOT_READY, "the connection is closed", retriable=False)
-
-
-def _wants_hello(error: IpcError | None) -> bool:
-    return error is not None and error.code is ErrorCode.NOT_READY and error.message == HELLO_FIRST
-
-
-def _fresh(error: IpcError) -> IpcError:
-    """Copy an exception before raising it: one object raised in several tasks would collect all their
-    tracebacks."""
-    return IpcError(
-        error.code,
-        error.message,
-        retriable=error.retriable,
-        retry_after_ms=error.retry_after_ms,
-        detail=error.detail,
-    )

@@ -19,6 +19,7 @@ from ipc_schema.mapi.methods import MapiHello, StatusReply
 from logos_client._arguments import need_server
 from logos_client._channel_hooks import ChannelHooks
 from logos_client._connection import RequestConnection
+from logos_client._connection_types import ConnectionSettings
 from logos_client._consumer import EventConsumer
 from logos_client._stream import AppStreamReader, Position
 from logos_client.events import (
@@ -73,17 +74,16 @@ class AppSession:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.connection: RequestConnection = RequestConnection(
-            endpoint,
+        settings = ConnectionSettings(
             hello=self._hello_body,
             on_hello=self._greeted,
             on_down=self._link_lost,
             on_refused=lambda error: self._link_lost(str(error)),
             on_event=self._receive,
             keepalive=methods.PING,
-            context=context,
             max_frame=_MAX_FRAME,
         )
+        self.connection: RequestConnection = RequestConnection(endpoint, settings, context=context)
 
     # -- hello -----------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ from ipc_schema.paths import KernelEndpoints
 from ipc_schema.streams import StreamState
 from logos_client._arguments import as_bytes, as_text, kernel_at, need_server
 from logos_client._connection import DEFAULT_TIMEOUT, RequestConnection
+from logos_client._connection_types import ConnectionSettings
 from logos_client._discovery import DiscoveryMethods
 from logos_client._feed import KernelFeed
 from logos_client._leases import LeaseKeeper
@@ -89,15 +90,14 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         self._control: RequestConnection | None = None
         self._feeds: set[KernelFeed] = set()
         self._closed = False
-        self._connection = RequestConnection(
-            endpoints.requests,
+        settings = ConnectionSettings(
             hello=self._hello_body,
             on_hello=self._greeted,
             on_down=self._lost,
             on_refused=lambda error: self._lost(str(error)),
-            context=context,
             max_frame=_MAX_FRAME,
         )
+        self._connection = RequestConnection(endpoints.requests, settings, context=context)
         self._leases = LeaseKeeper(self._connection)
 
     # -- opening and closing ---------------------------------------------------------------------------------

@@ -145,8 +145,7 @@ def decode_app_event(frame: bytes) -> AppEvent:
         header = unpack_header(frame, MAX_APP_EVENT_HEADER)
         if len(header) == _RECEIVED_SIZE and header[3] == _RECEIVED:
             # The checks of the rows, inlined for what comes most; the rows word the error.
-            first, stream_id, seq, _, time_ns, *fields = header
-            topic, message_hash, timestamp, meta, ephemeral, version, source = fields
+            first, stream_id, seq, _, time_ns, topic, digest, stamp, meta, ephemeral, version, source = header
             if (
                 type(first) is int
                 and first == APP_EVENT
@@ -157,10 +156,10 @@ def decode_app_event(frame: bytes) -> AppEvent:
                 and type(time_ns) is int
                 and INT64_MIN <= time_ns <= INT64_MAX
                 and type(topic) is str
-                and type(message_hash) is bytes
-                and len(message_hash) == 32
-                and type(timestamp) is int
-                and INT64_MIN <= timestamp <= INT64_MAX
+                and type(digest) is bytes
+                and len(digest) == 32
+                and type(stamp) is int
+                and INT64_MIN <= stamp <= INT64_MAX
                 and type(meta) is bytes
                 and len(meta) <= MAX_META_SIZE
                 and type(ephemeral) is bool
@@ -169,7 +168,8 @@ def decode_app_event(frame: bytes) -> AppEvent:
                 and type(source) is str
                 and len(source) <= _MAX_SOURCE
             ):
-                return _new_tuple(MessageReceived, (stream_id, seq, time_ns, *fields))
+                fields = (stream_id, seq, time_ns, topic, digest, stamp, meta, ephemeral, version, source)
+                return _new_tuple(MessageReceived, fields)
         return _decode_any(header)
     except FieldError as error:
         raise AppEventError(str(error)) from None

@@ -34,7 +34,7 @@ from ipc_schema.kernel.methods import (
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
-from logos_client.transport import RequestConnection
+from logos_client.transport import ConnectionSettings, RequestConnection
 from mapi_proc.kernel_link.events import EventSink, EventSocket
 from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, StreamPlace, StreamTracker
 
@@ -102,14 +102,13 @@ class KernelLink:
         self._leased = asyncio.Condition()
         self._health_due = False
         self._control = RequestConnection(control, context=context)
-        self._connection = RequestConnection(
-            requests,
+        settings = ConnectionSettings(
             hello=lambda: HelloRequest(kind="mapi", name=name).to_body(),
             on_hello=self._on_hello,
             on_down=self._on_down,
             keepalive="node.health",
-            context=context,
         )
+        self._connection = RequestConnection(requests, settings, context=context)
 
     def set_listener(self, listener: LinkListener) -> None:
         """Set the listener. Call it before the loop's next turn: the kernel may answer then."""

@@ -26,7 +26,7 @@ from typing import Final
 from ipc_schema.errors import IpcError
 from ipc_schema.node_info import NodeInfoReply
 from ipc_schema.paths import kernel_endpoints, mapi_endpoints
-from logos_client._connection import RequestConnection
+from logos_client.transport import ConnectionSettings, RequestConnection
 from tests.chaos.ledger import Ledger, read_ledger
 from tests.chaos.plan import MOVES
 from tests.chaos.proxy import Link
@@ -199,7 +199,8 @@ class Fleet:
 
         async def known() -> bool:
             connection = RequestConnection(
-                endpoint, hello=lambda: {"kind": "tool", "name": "chaos", "protocol": [1, 1]}
+                endpoint,
+                ConnectionSettings(hello=lambda: {"kind": "tool", "name": "chaos", "protocol": [1, 1]}),
             )
             try:
                 reply = await connection.request("node.info", {"ids": ["MyPeerId"]}, timeout=2.0)

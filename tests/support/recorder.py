@@ -13,7 +13,7 @@ from ipc_schema.mapi.event_codec import decode_app_event, event_cost
 from ipc_schema.mapi.events import AppEvent, AppHeartbeat, MessageReceived, MessagesMissed
 from ipc_schema.mapi.methods import MapiHello
 from ipc_schema.paths import mapi_endpoints
-from logos_client._connection import RequestConnection
+from logos_client.transport import ConnectionSettings, RequestConnection
 
 HEALTHY = ("MINIMALLY_HEALTHY", "SUFFICIENTLY_HEALTHY")
 
@@ -38,13 +38,10 @@ class Recorder:
         self._ack_every = ack_every
         self._changed = asyncio.Event()
         request = HelloRequest(kind="app", name=name, takeover=takeover, credit=credit)
-        self.connection = RequestConnection(
-            mapi_endpoints(run_dir / "run").apps,
-            hello=request.to_body,
-            on_hello=self._greeted,
-            on_event=self._event,
-            keepalive="ping",
+        settings = ConnectionSettings(
+            hello=request.to_body, on_hello=self._greeted, on_event=self._event, keepalive="ping"
         )
+        self.connection = RequestConnection(mapi_endpoints(run_dir / "run").apps, settings)
 
     def _greeted(self, reply: Reply) -> None:
         self.hellos.append(MapiHello.from_body(reply.body))
