@@ -10,22 +10,14 @@ is a counter, unless listed in the table as something else.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from ipc_schema.metric_samples import Family
 
-
-def _counter(text: str) -> Family:
-    return Family("counter", text)
-
-
-def _gauge(text: str) -> Family:
-    return Family("gauge", text)
-
-
-def _histogram(text: str) -> Family:
-    return Family("histogram", text)
-
+_counter: Final = partial(Family, "counter")
+_gauge: Final = partial(Family, "gauge")
+_histogram: Final = partial(Family, "histogram")
 
 FAMILIES: Final[Mapping[str, Family]] = {
     # --- the node ---

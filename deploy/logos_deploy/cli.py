@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 from typing import Final
 
@@ -19,63 +20,13 @@ from logos_client.exceptions import (
     RequestError,
     TemporaryError,
 )
-from logos_deploy.commands import (
-    apps,
-    backup,
-    bench,
-    bridge,
-    channel,
-    check,
-    config,
-    crawl,
-    demo,
-    discovery,
-    doctor,
-    down,
-    forget,
-    health,
-    listen,
-    log_level,
-    node,
-    peers,
-    pending,
-    restore,
-    send,
-    status,
-    store,
-    tail,
-    up,
-)
+from logos_deploy.commands import node, up
 from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
 from logos_process.output import reserve_standard_descriptors, unblocked_output
 from logos_process.version import version
 
-COMMANDS: Final[tuple[ModuleType, ...]] = (
-    up,
-    node,
-    down,
-    status,
-    health,
-    peers,
-    discovery,
-    store,
-    send,
-    listen,
-    pending,
-    apps,
-    forget,
-    channel,
-    bridge,
-    tail,
-    log_level,
-    config,
-    doctor,
-    check,
-    crawl,
-    bench,
-    backup,
-    restore,
-    demo,
+COMMANDS: Final[tuple[ModuleType, ...]] = tuple(
+    import_module(f"logos_deploy.commands.{name.replace('-', '_')}") for name in COMMAND_EXITS
 )
 
 _EXITS: Final = """exit codes:

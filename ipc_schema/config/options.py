@@ -77,33 +77,15 @@ class Option:
         return self.secret or (self.conceals is not None and self.conceals(str(raw)))
 
 
-def option(
-    kind: Kind,
-    doc: str,
-    *,
-    default: Any = None,
-    unset: str = "",
-    repeatable: bool = False,
-    secret: bool = False,
-    conceals: Callable[[str], bool] | None = None,
-    aliases: tuple[str, ...] = (),
-) -> Any:
-    """Declare an option as a field of a section. The option's name is the field's, with `-` for `_`.
+def option(kind: Kind, doc: str, **settings: Any) -> Any:
+    """Declare an option as a field of a section; `settings` are further fields of `Option`. The option's name
+    is the field's, with `-` for `_`.
 
     The annotation is the type of a parsed value: `T | None` without a default, `tuple[T, ...]` when
     repeatable.
     """
-    declared = Option(
-        kind=kind,
-        doc=doc,
-        default=default,
-        unset=unset,
-        repeatable=repeatable,
-        secret=secret,
-        conceals=conceals,
-        aliases=aliases,
-    )
-    shown = not secret and conceals is None
+    declared = Option(kind=kind, doc=doc, **settings)
+    shown = not declared.secret and declared.conceals is None
     return field(default=declared.initial, metadata={_OPTION: declared}, repr=shown)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Final, NamedTuple
 
 
@@ -32,17 +33,9 @@ class ReferenceOption(NamedTuple):
     """It is a switch, and only `true` asks for something: `false` is what this node does."""
 
 
-def _ignored(why: str, *, asks: bool = False) -> ReferenceOption:
-    return ReferenceOption(Fate.IGNORED, why, asks)
-
-
-def _refused(why: str, *, asks: bool = False) -> ReferenceOption:
-    return ReferenceOption(Fate.REFUSED, why, asks)
-
-
-def _mapped(why: str) -> ReferenceOption:
-    return ReferenceOption(Fate.MAPPED, why)
-
+_ignored: Final = partial(ReferenceOption, Fate.IGNORED)
+_refused: Final = partial(ReferenceOption, Fate.REFUSED)
+_mapped: Final = partial(ReferenceOption, Fate.MAPPED)
 
 _NO_RLN: Final = _ignored("it belongs to RLN, which is off")
 _NO_KADEMLIA: Final = _ignored("this node finds its peers by discv5, signed lists and peer exchange")
