@@ -25,7 +25,7 @@ from kernel_proc.protocols.filter.codec import (
     decode_response,
     encode_request,
 )
-from kernel_proc.protocols.filter.push_link import PushParams
+from kernel_proc.protocols.filter.push_link import STALL_SECONDS, PushParams
 from kernel_proc.protocols.filter.service import FilterService
 from kernel_proc.protocols.framing import MessageReader, encode_frame
 from kernel_proc.protocols.requests import CallError, call
@@ -34,8 +34,9 @@ from tests.support.aio import trio_test
 SHARD = "/waku/2/rs/1/0"
 CONTENT = "/app/1/a/proto"
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-LIMITS = HostLimits(max_per_ip=0, max_half_open_per_ip=0, write_timeout=0.6)
-QUICK = PushParams(push_timeout=2.0, retry=0.2, settled=1.0, unreachable=2.0, sweep=0.3, queue_bytes=2 << 20)
+LIMITS = HostLimits(max_per_ip=0, max_half_open_per_ip=0, write_timeout=1.2 * STALL_SECONDS)
+# `settled`: how long a new stream takes data without a reader depends on the machine.
+QUICK = PushParams(push_timeout=5.0, retry=0.2, settled=60.0, unreachable=2.0, sweep=0.3, queue_bytes=2 << 20)
 NEVER = 10_000.0
 PATIENT_LIMITS = HostLimits(max_per_ip=0, max_half_open_per_ip=0, write_timeout=NEVER, ping_timeout=NEVER)
 PATIENT = PushParams(push_timeout=NEVER, unreachable=NEVER, queue_bytes=2 << 20)

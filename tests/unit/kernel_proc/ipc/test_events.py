@@ -219,6 +219,19 @@ def test_streams_that_were_only_subscribed_to_are_forgotten() -> None:
 
 
 @mock_clock_test
+async def test_heartbeats_come_each_second() -> None:
+    bench = Bench()
+    bench.subscribe(SHARD)
+    bench.take()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.publisher.run)
+        for seconds in range(4):
+            await trio.sleep_until(seconds + 0.5)
+            assert len(bench.take()) == (seconds > 0), seconds
+        nursery.cancel_scope.cancel()
+
+
+@mock_clock_test
 async def test_a_thousand_heartbeats_leave_turns_for_others() -> None:
     bench = Bench(shard_count=0)
     for shard in range(1000):
