@@ -150,7 +150,7 @@ def test_a_frozen_server_does_not_keep_the_node_from_ending(
 ) -> None:
     pids: list[int] = []
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         async with running(settings) as archive:
             await archive.flush()
@@ -209,7 +209,7 @@ def test_a_server_that_refuses_is_a_state_with_a_reason(postgres: PostgresServer
         "version": "99",
     }
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         log = StateLog()
         async with running(settings_for(url), log=log, wait=False) as archive:
@@ -266,7 +266,7 @@ def test_kernels_that_remove_together(postgres: PostgresServer, settings: Archiv
         while postgres.execute("SELECT count(*) FROM logos_message", name) != [(500,)]:
             await trio.sleep(0.01)
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         async with running(policy) as a:
             async with running(policy) as b:
@@ -330,7 +330,7 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
     process.wait()
     process.stdout.close()
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         async with running(settings) as archive:
             numbers = await stored_numbers(archive)

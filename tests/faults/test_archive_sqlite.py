@@ -322,7 +322,7 @@ def test_kill_while_writing(tmp_path: Path, lines: int) -> None:
     for _ in range(3):
         told = killed_run(path, held, lines)
 
-        @trio_test(deadline=30)
+        @trio_test()
         async def run(least: int = told) -> None:
             nonlocal held
             held = await check(least)

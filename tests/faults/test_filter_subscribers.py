@@ -151,7 +151,7 @@ async def test_those_that_hang_are_forgotten() -> None:
         assert all(subscriber.host.peer_id in one.service.table for subscriber in well)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_subscriber_whose_connection_is_cut_in_mid_push() -> None:
     async with house() as one:
         gone, well = await one.subscriber(), await one.subscriber()
@@ -166,7 +166,7 @@ async def test_a_subscriber_whose_connection_is_cut_in_mid_push() -> None:
         await well.until_got(21)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_any_bytes_for_a_request() -> None:
     rng = random.Random(5)
     async with house() as one:
@@ -186,7 +186,7 @@ async def test_any_bytes_for_a_request() -> None:
         assert await one.ask(peer, RequestType.SUBSCRIBE, CONTENT) == 200
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_frames_that_are_too_long_or_never_end() -> None:
     async with house() as one:
         peer = await one.plain()
@@ -204,7 +204,7 @@ async def test_frames_that_are_too_long_or_never_end() -> None:
         assert await one.ask(other, RequestType.SUBSCRIBE, CONTENT) == 200
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_flood_of_requests_harms_only_the_one_who_makes_it() -> None:
     async with house(RateLimit(100, 1.0)) as one:
         loud, well = await one.plain(), await one.subscriber()

@@ -65,7 +65,7 @@ def peer_process(muxer: str = "yamux") -> Iterator[tuple[subprocess.Popen[str], 
 
 
 @pytest.mark.parametrize("muxer", ["yamux", "mplex"])
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_frozen_peer_is_evicted(muxer: str) -> None:
     with peer_process(muxer) as (process, address):
         async with host(limits=QUICK) as (node, events):
@@ -79,7 +79,7 @@ async def test_a_frozen_peer_is_evicted(muxer: str) -> None:
             assert node.counters()["frozen_evicted"] == 1
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_peer_frozen_under_load_is_evicted_and_the_writer_freed() -> None:
     failures: list[str] = []
 
@@ -107,7 +107,7 @@ def test_the_defaults_evict_within_twenty_seconds() -> None:
     assert limits.write_timeout + 2 * tick < 20
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_our_own_sleep_is_not_held_against_the_peer() -> None:
     with peer_process() as (_process, address):
         async with host(limits=QUICK) as (node, events):

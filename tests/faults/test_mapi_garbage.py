@@ -331,7 +331,7 @@ def test_an_answer_to_garbage_has_a_zero_id(target: Target) -> None:
 def test_garbage_does_not_disturb_an_app_that_works(target: Target) -> None:
     """An app receives while another connection sends nothing but rubbish."""
 
-    @asyncio_test(20)
+    @asyncio_test()
     async def run() -> None:
         async with Recorder(target.node.directory) as app:
             await app.subscribed(TOPIC, mesh=False)

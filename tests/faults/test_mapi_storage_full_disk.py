@@ -49,7 +49,7 @@ def fill(path: Path) -> None:
 
 
 def test_full_and_free_again(small_disk: Path) -> None:
-    @asyncio_test(deadline=30)
+    @asyncio_test()
     async def run() -> None:
         loop = asyncio.get_running_loop()
         database = await Database.open(small_disk / "mapi.sqlite3")

@@ -130,7 +130,7 @@ async def test_requests_that_trickle_are_given_up_and_hold_no_others() -> None:
         await is_well(two)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_who_does_not_read_a_large_answer_is_cut_off() -> None:
     async with pair(archive(count=100, size=40_000), write_timeout=1.0) as two:
         stream = await two.near.open_stream(two.far.peer_id, [PROTOCOL])
@@ -220,7 +220,7 @@ async def forged(stream: Stream) -> None:
 
 @pytest.mark.parametrize("bad", [silent, slams, floods, trickles, babbles, foreign, forged])
 def test_the_good_store_is_found_behind_a_bad_one(bad: Bad) -> None:
-    @trio_test(deadline=30)
+    @trio_test()
     async def check() -> None:
         stored = archive()
         async with host() as (one, _), host() as (two, _), host() as (near, events):
@@ -249,7 +249,7 @@ def test_the_good_store_is_found_behind_a_bad_one(bad: Bad) -> None:
     check()
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_store_that_is_killed_while_it_answers() -> None:
     stored = archive()
     async with host() as (two, _), host() as (near, events):

@@ -34,7 +34,7 @@ def tiny_messages(count: int) -> bytes:
     return bytes(body)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_an_rpc_of_3000_tiny_messages_lets_others_run_on_the_way() -> None:
     async with relay_node("t") as node, relay_node("t") as next_hop, raw_peer() as peer:
         await connect(node, next_hop, "t")
@@ -77,7 +77,7 @@ async def test_an_rpc_of_3000_tiny_messages_lets_others_run_on_the_way() -> None
     ids=["empty messages", "empty control", "grafts", "cut idontwant", "subscribe and unsubscribe"],
 )
 def test_other_large_rpcs_do_not_hold_the_loop_either(body: bytes) -> None:
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         async with relay_node("t", "t/1", TOPIC) as node, raw_peer() as peer, raw_peer() as good:
             await peer.open(node)
@@ -96,7 +96,7 @@ def test_other_large_rpcs_do_not_hold_the_loop_either(body: bytes) -> None:
     run()
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_garbage_rpcs_cost_the_sender_and_nothing_else() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -114,7 +114,7 @@ async def test_garbage_rpcs_cost_the_sender_and_nothing_else() -> None:
     "wire", [encode_varint(2**31 - 1) + b"x", b"\xff" * 20, encode_varint(LIMIT + 64 * 1024 + 1)]
 )
 def test_a_frame_that_is_too_large_ends_its_stream_only(wire: bytes) -> None:
-    @trio_test(deadline=20)
+    @trio_test()
     async def run() -> None:
         async with relay_node(TOPIC) as node, raw_peer() as peer:
             await meshed(peer, node)
@@ -127,7 +127,7 @@ def test_a_frame_that_is_too_large_ends_its_stream_only(wire: bytes) -> None:
     run()
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_an_rpc_a_little_above_the_limit_is_taken_but_no_message_that_could_not_be_passed_on() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -142,7 +142,7 @@ async def test_an_rpc_a_little_above_the_limit_is_taken_but_no_message_that_coul
         assert node.relay.counters()["oversize_ignored"] == 1
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_frame_that_comes_byte_by_byte() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -154,7 +154,7 @@ async def test_a_frame_that_comes_byte_by_byte() -> None:
         await node.until_received(1)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_stream_that_ends_in_mid_frame() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -164,7 +164,7 @@ async def test_a_stream_that_ends_in_mid_frame() -> None:
         await node.until_received(1)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_thousands_of_subscriptions_are_bounded() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -226,7 +226,7 @@ async def test_an_own_publish_waits_for_a_stuck_peer_once_and_for_a_bounded_time
         await stuck.until(lambda: len(stuck.messages) == peers.count(2) + 1)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_defect_in_a_listener_or_validator_costs_no_peer() -> None:
     def broken(_: object) -> Verdict:
         raise RuntimeError("defect")
@@ -256,7 +256,7 @@ async def test_a_defect_in_a_listener_or_validator_costs_no_peer() -> None:
         assert score.invalid == 0
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_peer_that_ends_every_stream_at_once_is_given_up() -> None:
     params = RelayParams(reopen_attempts=4, reopen_delay=0.01)
     async with relay_node(TOPIC, params=params) as node, raw_peer() as peer:
@@ -273,7 +273,7 @@ async def test_a_peer_that_ends_every_stream_at_once_is_given_up() -> None:
         assert (await node.relay.publish(TOPIC, waku(b"x"))).peers == 0
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_messages_on_topics_we_are_not_on_are_ignored() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer, raw_peer() as other:
         await meshed(peer, node)

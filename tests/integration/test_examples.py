@@ -35,7 +35,7 @@ def directory() -> Iterator[Path]:
 
 
 def _wait(mapi: MapiProcess) -> None:
-    @asyncio_test(30)
+    @asyncio_test()
     async def ready() -> None:
         await mapi.ready()
 

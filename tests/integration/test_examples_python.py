@@ -47,7 +47,7 @@ def directory() -> Iterator[Path]:
 
 
 def _wait(mapi: MapiProcess) -> None:
-    @asyncio_test(30)
+    @asyncio_test()
     async def ready() -> None:
         await mapi.ready()
 

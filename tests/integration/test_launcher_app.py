@@ -234,7 +234,7 @@ def _children_of(pid: int) -> list[int]:
 # -- a launch that fails -----------------------------------------------------------------------------------
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_a_cancelled_launch_leaves_nothing(directory: Path) -> None:
     before = set(_children_of(os.getpid()))  # fixtures of other tests may have some
     starting = asyncio.ensure_future(_open(directory / "n"))

@@ -73,7 +73,7 @@ async def empty(node: Node) -> dict[str, Any]:
     return health
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_a_second_instance_of_a_name_is_refused_or_takes_over(node: Node) -> None:
     async with Recorder(node.directory, "twin", ack_every=1) as first:
         await first.subscribed(TOPIC, mesh=False)
@@ -94,7 +94,7 @@ async def test_a_second_instance_of_a_name_is_refused_or_takes_over(node: Node) 
             assert isinstance(first.events[-1][0], TakenOver), "and nothing after it"
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_the_public_client_hears_of_a_takeover(node: Node) -> None:
     async with (
         MessagingClient.connect(node.run, name="singer") as first,
@@ -143,7 +143,7 @@ def test_hello_again_continues_the_same_app(node: Node, sockets: list[AppDealer]
     app.ok("goodbye")
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_forget(node: Node) -> None:
     async with Recorder(node.directory, "mayfly") as app, Recorder(node.directory) as other:
         await app.subscribed(TOPIC, mesh=False)
@@ -162,7 +162,7 @@ async def test_forget(node: Node) -> None:
         assert app.hellos[0].subscriptions == ()
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_without_credit_nothing_comes_and_nothing_is_lost(node: Node) -> None:
     topic = "/credit/1/test/proto"
     for name in (None, "miser"):
@@ -184,7 +184,7 @@ async def test_without_credit_nothing_comes_and_nothing_is_lost(node: Node) -> N
             assert [event.seq for event, _ in app.events] == list(range(1, len(app.events) + 1))
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_acks_are_cumulative_and_decide_where_delivery_starts(node: Node) -> None:
     topic = "/ack/1/test/proto"
     async with Recorder(node.directory, "reader") as app:
@@ -233,7 +233,7 @@ async def test_many_apps_on_one_topic_all_hear_all(node: Node) -> None:
         assert len(crowd[1].payloads) == len(payloads)
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_too_many_apps_are_busy_until_one_leaves(node: Node, sockets: list[AppDealer]) -> None:
     known = (await empty(node))["apps"]["known"]
     async with AsyncExitStack() as stack:
@@ -248,7 +248,7 @@ async def test_too_many_apps_are_busy_until_one_leaves(node: Node, sockets: list
     assert (await empty(node))["apps"]["known"] == known
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_too_many_topics(node: Node) -> None:
     async with MessagingClient.connect(node.run) as app:
         topics = [f"/topics/1/{n}/proto" for n in range(MAX_TOPICS + 2)]
@@ -259,7 +259,7 @@ async def test_too_many_topics(node: Node) -> None:
         assert await app.subscribe(topics[-1]) == {}
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_requests_in_flight_are_bounded(node: Node) -> None:
     """They all wait for a kernel that does not answer: the one above the limit is refused at once."""
     assert node.kernel.process is not None
@@ -285,7 +285,7 @@ async def test_requests_in_flight_are_bounded(node: Node) -> None:
                     break
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_an_ephemeral_app_ends_with_its_connection(node: Node) -> None:
     topic = "/ephemeral/1/test/proto"
     before = await empty(node)
@@ -298,7 +298,7 @@ async def test_an_ephemeral_app_ends_with_its_connection(node: Node) -> None:
     assert (after["topics"], after["apps"]) == (before["topics"], before["apps"])
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_a_message_is_received_once_per_hash_whoever_repeats_it(node: Node) -> None:
     topic = "/once/1/test/proto"
     async with Recorder(node.directory) as app:
@@ -315,7 +315,7 @@ async def test_a_message_is_received_once_per_hash_whoever_repeats_it(node: Node
         assert len(set(hashes)) == 3
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_the_sends_of_another_app_are_seen_without_its_connection_and_without_making_it(
     node: Node,
 ) -> None:

@@ -149,7 +149,7 @@ async def test_two_nodes_on_one_data_directory(directory: Path) -> None:
             assert (await node.mapi.health())["pid"] == health["pid"]
 
 
-@asyncio_test(30)
+@asyncio_test()
 async def test_signals_and_control_end_it_cleanly(directory: Path) -> None:
     with KernelProcess(directory / "k"), MapiProcess(directory / "n", kernel_dir=directory / "k") as mapi:
         for end in ("SIGTERM", "SIGINT", "shutdown"):
@@ -486,7 +486,7 @@ async def test_topics_and_fates_of_two_apps_do_not_mix(directory: Path) -> None:
 def test_health_is_one_json_document(directory: Path) -> None:
     """What an operator's tools see: only plain values."""
 
-    @asyncio_test(30)
+    @asyncio_test()
     async def run() -> None:
         with single_node(directory) as node:
             health = await node.mapi.ready()

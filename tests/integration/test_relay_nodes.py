@@ -20,7 +20,7 @@ from tests.support.relay import TOPIC, connect, relay_node, waku
 pytestmark = pytest.mark.integration
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_message_goes_to_the_neighbour_and_is_not_delivered_to_its_sender() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         await connect(a, b)
@@ -35,7 +35,7 @@ async def test_a_message_goes_to_the_neighbour_and_is_not_delivered_to_its_sende
         assert a.received == []
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_message_crosses_the_node_in_the_middle_once() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b, relay_node(TOPIC) as c:
         await connect(a, b)
@@ -64,7 +64,7 @@ async def test_an_unpaced_burst_loses_nothing() -> None:
             assert node.relay.counters()["dropped_messages"] == 0
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_publishing_twice_is_no_error_and_can_be_forced() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         alone = await a.relay.publish(TOPIC, waku(b"alone"))
@@ -78,7 +78,7 @@ async def test_publishing_twice_is_no_error_and_can_be_forced() -> None:
         assert b.payloads == [b"alone"]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_the_largest_message_passes_and_one_byte_more_is_refused_here() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         await connect(a, b)
@@ -92,14 +92,14 @@ async def test_the_largest_message_passes_and_one_byte_more_is_refused_here() ->
             await a.relay.publish(TOPIC, waku(bytes(153_576 - overhead)))
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_what_is_no_waku_message_is_not_published() -> None:
     async with relay_node(TOPIC) as a:
         with pytest.raises(RelayMessageInvalid):
             await a.relay.publish(TOPIC, b"\x12\x01x")
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_leaving_a_topic_ends_mesh_and_delivery() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         await connect(a, b)
@@ -108,7 +108,7 @@ async def test_leaving_a_topic_ends_mesh_and_delivery() -> None:
         assert (await a.relay.publish(TOPIC, waku(b"x"))).peers == 0
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_publishing_without_subscribing_reaches_the_topic() -> None:
     async with relay_node() as a, relay_node(TOPIC) as b:
         await a.host.connect(b.address)
@@ -117,7 +117,7 @@ async def test_publishing_without_subscribing_reaches_the_topic() -> None:
         await b.until_received(1)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_after_a_reconnect_messages_flow_again_both_ways() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         for turn in range(3):
@@ -131,7 +131,7 @@ async def test_after_a_reconnect_messages_flow_again_both_ways() -> None:
             await b.until(lambda: not b.relay.peers())
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_node_outside_the_mesh_gets_what_it_missed_by_gossip() -> None:
     """B grafts no peer (D = 0): what A forwards reaches it by IHAVE and IWANT only."""
     alone = GossipParams(d=0, d_low=0, d_high=0, d_out=0, heartbeat_interval=0.1)
@@ -153,7 +153,7 @@ async def test_a_node_outside_the_mesh_gets_what_it_missed_by_gossip() -> None:
         assert b.relay.counters()["iwant_sent"] >= len(sent)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_only_the_waku_protocol_is_offered() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         await connect(a, b)
@@ -163,7 +163,7 @@ async def test_only_the_waku_protocol_is_offered() -> None:
         assert pubsub == {"/vac/waku/relay/2.0.0"}
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_protected_shard_takes_the_owners_messages_only() -> None:
     owner = coincurve.PrivateKey(b"\x07" * 32)
     now = 1_700_000_000_000_000_000

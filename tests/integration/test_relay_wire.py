@@ -29,7 +29,7 @@ async def meshed(peer: RawPeer, node: RelayNode) -> None:
     await peer.until(lambda: TOPIC in peer.control("graft"))
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_it_begins_with_its_subscriptions_and_grafts_us() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -37,7 +37,7 @@ async def test_it_begins_with_its_subscriptions_and_grafts_us() -> None:
         assert peer.control("graft") == [TOPIC]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_messages_carry_nothing_but_data_and_topic() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -47,7 +47,7 @@ async def test_messages_carry_nothing_but_data_and_topic() -> None:
         assert peer.messages == [RawMessage(TOPIC.encode(), data, False)]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_bytes_are_forwarded_as_they_came() -> None:
     """An unusual encoding of a message keeps its bytes, and so its id."""
     async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
@@ -60,7 +60,7 @@ async def test_bytes_are_forwarded_as_they_came() -> None:
         assert one.messages == []
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_signed_messages_are_dropped_and_undecodable_ones_held_against_the_sender() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -82,7 +82,7 @@ async def test_signed_messages_are_dropped_and_undecodable_ones_held_against_the
         assert (counters["dropped_signed"], counters["rejected_undecodable"]) == (4, 3)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_what_a_peer_offers_is_asked_for_and_delivered() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -94,7 +94,7 @@ async def test_what_a_peer_offers_is_asked_for_and_delivered() -> None:
         await node.until_received(1)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_peer_outside_the_mesh_recovers_by_ihave_and_iwant() -> None:
     async with relay_node(TOPIC, params=FAST) as node, raw_peer() as peer, raw_peer() as source:
         await meshed(source, node)
@@ -111,7 +111,7 @@ async def test_a_peer_outside_the_mesh_recovers_by_ihave_and_iwant() -> None:
         assert peer.messages == [RawMessage(TOPIC.encode(), data, False)]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_large_messages_are_announced_with_idontwant() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
         await meshed(one, node)
@@ -123,7 +123,7 @@ async def test_large_messages_are_announced_with_idontwant() -> None:
         assert one.control("idontwant") == []
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_idontwant_is_understood() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
         await meshed(one, node)
@@ -137,7 +137,7 @@ async def test_idontwant_is_understood() -> None:
         assert [m.data for m in two.messages] == [wanted]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_leaving_says_unsubscribe_and_prune_with_five_seconds() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -147,7 +147,7 @@ async def test_leaving_says_unsubscribe_and_prune_with_five_seconds() -> None:
         assert peer.subscriptions[-1] == Subscription(False, TOPIC)
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_the_end_of_our_stream_is_noticed_and_everything_is_said_again() -> None:
     """nwaku ends its read loop after an oversize frame, without closing the connection."""
     async with relay_node(TOPIC) as node, raw_peer(agent=f"{AGENT_PREFIX}test") as peer:
@@ -165,7 +165,7 @@ async def test_the_end_of_our_stream_is_noticed_and_everything_is_said_again() -
         assert node.relay.counters()["streams_lost"] == 3
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_stream_to_another_implementation_is_reopened_without_graft() -> None:
     """nim-libp2p keeps a back-off after the end of a stream, and says nothing of it."""
     async with relay_node(TOPIC) as node, raw_peer() as peer:
@@ -182,7 +182,7 @@ async def test_a_stream_to_another_implementation_is_reopened_without_graft() ->
             await node.until(lambda: node.relay.mesh_peers(TOPIC) == [peer.host.peer_id])
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_a_new_stream_of_another_implementation_that_grafts_is_taken() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -193,7 +193,7 @@ async def test_a_new_stream_of_another_implementation_that_grafts_is_taken() -> 
         assert peer.control("prune") == [Prune(TOPIC, 1)]
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_reconnect_is_not_followed_by_a_graft_until_the_silence_is_over() -> None:
     key = NodeKey.generate()
     params = RelayParams(gossip=replace(FAST.gossip, link_loss_backoff=1.0))
@@ -207,7 +207,7 @@ async def test_a_reconnect_is_not_followed_by_a_graft_until_the_silence_is_over(
             assert trio.current_time() - lost >= 0.9
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_our_new_stream_replaces_the_old_one() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -219,7 +219,7 @@ async def test_our_new_stream_replaces_the_old_one() -> None:
         assert node.relay.counters()["streams_replaced"] == 1
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_back_off_holds_across_a_reconnect() -> None:
     key = NodeKey.generate()
     async with relay_node(TOPIC, params=FAST) as node:
@@ -234,7 +234,7 @@ async def test_a_back_off_holds_across_a_reconnect() -> None:
             assert trio.current_time() - pruned >= 2
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_peer_without_relay_is_left_in_peace() -> None:
     async with relay_node(TOPIC, params=FAST) as node, relay_node() as other, raw_peer() as light:
         light.host.remove_stream_handler("/vac/waku/relay/2.0.0")
@@ -246,7 +246,7 @@ async def test_a_peer_without_relay_is_left_in_peace() -> None:
         await node.until(lambda: node.relay.counters()["streams_opened"] == 1)
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_no_control_frame_is_above_what_rust_takes_however_much_there_is_to_say() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -264,7 +264,7 @@ async def test_no_control_frame_is_above_what_rust_takes_however_much_there_is_t
         assert 16_000 < max(peer.frame_sizes) <= MAX_CONTROL
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_asynchronous_validators_hold_a_message_and_share_one_verdict() -> None:
     gate = trio.Event()
     asked = 0
@@ -297,7 +297,7 @@ async def test_asynchronous_validators_hold_a_message_and_share_one_verdict() ->
             assert score.invalid == -100
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_a_peer_far_below_zero_is_disconnected() -> None:
     async with relay_node(TOPIC) as node, raw_peer() as peer:
         await meshed(peer, node)
@@ -308,7 +308,7 @@ async def test_a_peer_far_below_zero_is_disconnected() -> None:
         assert node.relay.counters()["peers_graylisted"] == 1
 
 
-@trio_test(deadline=20)
+@trio_test()
 async def test_listeners_hear_of_mesh_changes() -> None:
     changes: list[frozenset[str]] = []
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:

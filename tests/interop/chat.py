@@ -23,7 +23,7 @@ def chat_with_a_python_app(command: list[str], run_dir: Path, nick: str, line: s
             chat.stdin.write(f"{line}\n")
             chat.stdin.flush()
 
-            @asyncio_test(40)
+            @asyncio_test()
             async def talk() -> None:
                 async with MessagingClient.connect(run_dir, name="snake") as python:
                     await python.create_channel("room", CHAT_TOPIC, sender_id="snake")

@@ -171,7 +171,7 @@ def test_both_ways_with_a_python_app(node: str, tmp_path: Path) -> None:
     with messaging_api(tmp_path) as mapi, JsApp(node, mapi) as app:
         assert app.request("subscribe", topics=[TOPIC, "no topic"]).keys() == {"no topic"}
 
-        @asyncio_test(40)
+        @asyncio_test()
         async def talk() -> None:
             async with MessagingClient.connect(mapi.run_dir) as python:
                 await python.subscribe(TOPIC)

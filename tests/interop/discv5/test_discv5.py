@@ -86,7 +86,7 @@ async def in_its_table(node: JsNode, enr: str) -> None:
 def test_we_ask_it(make_js_node: MakeJsNode, protocol_id: str) -> None:
     js = make_js_node(protocol_id=protocol_id, number=1)
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         ours, record = Ours(1, protocol_id=protocol_id), Enr.from_text(js.enr)
         async with running(ours):
@@ -103,7 +103,7 @@ def test_we_ask_it(make_js_node: MakeJsNode, protocol_id: str) -> None:
 def test_it_asks_us(make_js_node: MakeJsNode, protocol_id: str) -> None:
     js = make_js_node(protocol_id=protocol_id, number=1)
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         ours = Ours(1, protocol_id=protocol_id)
         async with running(ours):
@@ -211,7 +211,7 @@ def test_changes_of_records_are_learned(make_js_node: MakeJsNode, protocol_id: s
 def test_nodes_of_another_protocol_id_are_not_heard(make_js_node: MakeJsNode) -> None:
     js = make_js_node(protocol_id="discv5", number=1)
 
-    @trio_test(deadline=30)
+    @trio_test()
     async def run() -> None:
         ours = Ours(1, [js.enr], protocol_id="d5waku")
         async with running(ours):

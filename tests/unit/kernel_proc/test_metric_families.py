@@ -103,7 +103,7 @@ def check_histograms(report: MetricsReply) -> None:
         assert counts[f"{name}_count", series] == last
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_the_report_of_a_node(directory: Path) -> None:
     (first, second), sizes = await reports(directory)
     # A metric without a description: it belongs into kernel_proc.metric_families.

@@ -19,7 +19,7 @@ def traffic(node: RelayNode) -> dict[tuple[str, str], float]:
     }
 
 
-@trio_test(deadline=30)
+@trio_test()
 async def test_bytes_of_messages_by_topic_and_of_connections() -> None:
     data = waku(b"x" * 5000)
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:

@@ -48,7 +48,7 @@ class Connection:
         pass
 
 
-@asyncio_test(deadline=20)
+@asyncio_test()
 async def test_a_full_window_does_not_wait_for_the_delay_of_acknowledgements(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -59,7 +59,7 @@ async def test_a_full_window_does_not_wait_for_the_delay_of_acknowledgements(
     assert len(connection.acks) < 50  # each is a write to the disk
 
 
-@asyncio_test(deadline=20)
+@asyncio_test()
 async def test_an_acknowledgement_that_was_lost_is_sent_again() -> None:
     # All that the window holds has been handled, so nothing but the failure itself can lead to another one.
     await read_all(Connection(1000, lost_acks=3))

@@ -122,7 +122,7 @@ def payloads(one: World) -> list[bytes]:
     return [event.payload for event in one.events if isinstance(event, Received)]
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_nothing_leaves_before_it_is_on_disk(tmp_path: Path) -> None:
     async with world(tmp_path) as alice:
         assert not alice.host.send(b"r", bytes(500), False)
@@ -137,7 +137,7 @@ async def test_nothing_leaves_before_it_is_on_disk(tmp_path: Path) -> None:
         assert alice.host.send(b"r", bytes(500), False)
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_two_participants_over_restarts_of_both(tmp_path: Path) -> None:
     async with world(tmp_path / "alice") as alice:
         alice.host.send(b"1", bytes(500), False)
@@ -169,7 +169,7 @@ async def test_two_participants_over_restarts_of_both(tmp_path: Path) -> None:
         assert await alice.database.find_channel_request(1, b"1") is not None
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_unacknowledged_messages_are_new_messages_of_the_same_bytes(tmp_path: Path) -> None:
     async with world(tmp_path) as alice:
         alice.host.send(b"r", b"hello", False)
@@ -185,7 +185,7 @@ async def test_unacknowledged_messages_are_new_messages_of_the_same_bytes(tmp_pa
         assert alice.events == [Sent(b"r"), DeliveryError(b"r", "no participant acknowledged it")]
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_content_waits_for_peers_and_sync_messages_do_not(tmp_path: Path) -> None:
     async with world(tmp_path) as alice:
         alice.outcome = NoPeers()
@@ -208,7 +208,7 @@ async def test_content_waits_for_peers_and_sync_messages_do_not(tmp_path: Path) 
         assert alice.events == [Sent(b"r")]
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_what_is_refused_is_tried_again_later(tmp_path: Path) -> None:
     async with world(tmp_path) as alice:
         alice.outcome = Refused("no")
@@ -226,7 +226,7 @@ async def test_what_is_refused_is_tried_again_later(tmp_path: Path) -> None:
         assert alice.host.due is not None
 
 
-@asyncio_test(deadline=30)
+@asyncio_test()
 async def test_bytes_that_are_on_disk_only_are_read_to_be_sent(tmp_path: Path) -> None:
     async with world(tmp_path) as alice:
         alice.host.send(b"r", b"hello", False)

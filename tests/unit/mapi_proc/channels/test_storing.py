@@ -113,7 +113,7 @@ def test_a_record_does_not_show_its_secret() -> None:
     assert "secret" not in repr(RECORD)
 
 
-@asyncio_test(deadline=20)
+@asyncio_test()
 async def test_channels_share_transactions_and_go_with_their_app(tmp_path: Path) -> None:
     core = ChannelCore("channel", "alice", ChannelSettings(), Random(1))
     core.send(b"r", b"hello", False, 0.0, 1_700_000_000 * 10**9)

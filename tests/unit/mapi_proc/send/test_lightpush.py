@@ -78,7 +78,7 @@ class Setting:
         return set(self.kernel.services) - set(self.peers.free(LIGHTPUSH, 0))
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_two_services_are_asked_and_one_success_is_enough() -> None:
     setting = Setting(p=200, q=503, r=200)
     assert await setting.attempt() == Published(3)
@@ -88,21 +88,21 @@ async def test_two_services_are_asked_and_one_success_is_enough() -> None:
     assert sorted(setting.kernel.asked[2:]) == ["p", "r"], "the failing one is rotated out"
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_seen_before_is_no_blame_when_the_other_one_has_just_published_it() -> None:
     setting = Setting(p=200, q=505)
     assert await setting.attempt() == Published(3)
     assert setting.blamed() == set()
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_without_any_success_505_means_that_the_service_has_no_peers() -> None:
     setting = Setting(p=505, q=505)
     assert isinstance(await setting.attempt(), NoPeers)
     assert setting.blamed() == {"p", "q"}
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_silence_is_an_unknown_outcome_after_which_505_means_that_it_got_through() -> None:
     setting = Setting(p=SILENT, q=505)
     assert isinstance(await setting.attempt(), Unknown)
@@ -114,28 +114,28 @@ async def test_silence_is_an_unknown_outcome_after_which_505_means_that_it_got_t
     assert setting.blamed() == set()
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_a_service_that_could_not_be_asked_has_not_published() -> None:
     setting = Setting(p=GONE)
     assert isinstance(await setting.attempt(), NoPeers)
     assert setting.blamed() == {"p"}
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_what_the_kernel_refuses_is_nobodys_fault() -> None:
     setting = Setting(p=KERNEL_BUSY)
     assert isinstance(await setting.attempt(), NoPeers)
     assert setting.blamed() == set()
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_a_refused_message_is_refused_and_the_service_not_blamed() -> None:
     setting = Setting(p=420)
     assert await setting.attempt() == Refused("refused: 420")
     assert setting.blamed() == set()
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_a_retryable_error_and_then_recovery() -> None:
     setting = Setting(p=429)
     assert isinstance(await setting.attempt(), NoPeers)

@@ -123,7 +123,7 @@ class Setting:
                 await asyncio.sleep(0.005)
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_what_apps_want_is_held_and_told_and_taken_back() -> None:
     setting = Setting("p", "q", "r")
     async with setting.running():
@@ -139,7 +139,7 @@ async def test_what_apps_want_is_held_and_told_and_taken_back() -> None:
         assert setting.missed == []
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_waiting_ends_at_once_when_nobody_could_push() -> None:
     setting = Setting()
     async with setting.running():
@@ -155,7 +155,7 @@ async def test_waiting_ends_at_once_when_nobody_could_push() -> None:
         assert set(setting.held) == {"p"}
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_a_peer_is_blamed_for_what_it_did_and_not_for_what_the_kernel_did() -> None:
     setting = Setting("p")
     setting.failure = IpcError(ErrorCode.BUSY, "too many requests in flight")
@@ -174,7 +174,7 @@ async def test_a_peer_is_blamed_for_what_it_did_and_not_for_what_the_kernel_did(
         await setting.until(lambda: set(setting.held) == {"p"})
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_the_time_before_a_silent_peer_was_given_up_counts_as_missed() -> None:
     setting = Setting("p")
     async with setting.running():
@@ -191,7 +191,7 @@ async def test_the_time_before_a_silent_peer_was_given_up_counts_as_missed() -> 
         assert len(setting.missed) == 1
 
 
-@asyncio_test(10)
+@asyncio_test()
 async def test_a_peer_that_just_leaves_and_a_kernel_that_goes_down_are_no_silence() -> None:
     setting = Setting("p")
     async with setting.running():
