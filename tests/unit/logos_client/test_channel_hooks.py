@@ -137,7 +137,8 @@ async def test_a_segment_that_is_not_given_back_is_not_acknowledged() -> None:
         segment(server, app, "b", seal(b"more"))
         server.emit(app, AppEventKind.CHANNEL_SYNC, "room", "synced", 0)
         await client.next_event(5)
-        assert [name for name, _, _ in segments.opened] == ["a", "b"]
+        # A request that was under way when the wait was cancelled may have been taken, too.
+        assert list(dict.fromkeys(name for name, _, _ in segments.opened)) == ["a", "b"]
 
 
 @both_loops()
