@@ -9,6 +9,7 @@ from logos_sockets.door import RESERVE, TICK, Door, DoorCounters
 from logos_sockets.memory import MemoryWatch
 from logos_sockets.options import (
     BLOB_SLACK,
+    DEALER_LINGER_MS,
     hwm_for,
     open_dealer,
     open_publisher,
@@ -18,6 +19,7 @@ from logos_sockets.options import (
 
 __all__ = [
     "BLOB_SLACK",
+    "DEALER_LINGER_MS",
     "RESERVE",
     "TICK",
     "Door",

@@ -17,6 +17,9 @@ _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 250
 #: Not the -1 that libzmq has for it: that ends the pipe of a lost connection, as IMMEDIATE does.
 _NEVER_MS: Final = (1 << 31) - 1
+#: Not 0: libzmq 4.3.5 aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that a
+#: socket was closed without linger and that its server died in the middle of a message to it.
+DEALER_LINGER_MS: Final = 100
 _MAX_SUBSCRIPTION: Final = 4_096
 
 
@@ -33,7 +36,7 @@ def open_dealer(
     IMMEDIATE, is dangerous (SPEC.md §1).
     """
     socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.LINGER, DEALER_LINGER_MS)
     return _prepare(socket, endpoint, max_frame, hwm, reconnect_ms=_NEVER_MS)
 
 

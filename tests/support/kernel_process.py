@@ -17,6 +17,7 @@ import zmq
 from ipc_schema.frames import Reply, decode_reply, encode_request
 from ipc_schema.kernel.events import Heartbeat, KernelEvent, MessageEvent, decode_header
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
+from logos_sockets import DEALER_LINGER_MS
 from tests.support.fork_server import ChildProcess, start_module
 
 START_SECONDS = 30.0
@@ -30,7 +31,7 @@ class Dealer:
 
     def __init__(self, context: Context, endpoint: str) -> None:
         self.socket = context.socket(zmq.DEALER)
-        self.socket.set(zmq.LINGER, 0)
+        self.socket.set(zmq.LINGER, DEALER_LINGER_MS)
         self.socket.connect(endpoint)
 
     def send(
