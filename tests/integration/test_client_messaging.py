@@ -131,7 +131,8 @@ async def test_an_app_that_does_not_read_holds_little_memory_and_loses_nothing()
         assert slow.buffered_bytes <= credit + size + 1_000
         assert psutil.Process().memory_info().rss - before < 40 << 20
         got = await messages(slow, count, 40)
-        assert [message.payload[:2] for message in got] == [n.to_bytes(2, "big") for n in range(count)]
+        # Sends that are under way at once may overtake each other.
+        assert sorted(message.payload[:2] for message in got) == [n.to_bytes(2, "big") for n in range(count)]
 
 
 @asyncio_test(60)
