@@ -30,10 +30,13 @@ type socket struct {
 }
 
 const (
-	maxFrame      = 64 << 20
-	batchSize     = 64
-	never         = math.MaxInt32 * time.Millisecond
-	handshakeIvl  = 5 * time.Second
+	maxFrame     = 64 << 20
+	batchSize    = 64
+	never        = math.MaxInt32 * time.Millisecond
+	handshakeIvl = 5 * time.Second
+	// Not 0: libzmq 4.3.5 aborts the process (session_base.cpp, clean_pipes) if it learns in one go that a socket was
+	// closed without linger and that its server died in the middle of a message to it.
+	linger        = 100 * time.Millisecond
 	subscriberHWM = 2_000
 )
 
@@ -110,7 +113,7 @@ func (s *socket) orClosed(err error) (*socket, error) {
 
 func (s *socket) common() error {
 	return errors.Join(
-		s.zs.SetLinger(0),
+		s.zs.SetLinger(linger),
 		s.zs.SetMaxmsgsize(maxFrame),
 		s.zs.SetHandshakeIvl(handshakeIvl),
 	)

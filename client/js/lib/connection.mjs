@@ -36,7 +36,9 @@ const RECONNECT_MAX_MS = 250;
 // option against this, `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message,
 // and aborts the process then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never".
 const OPTIONS = {
-  linger: 0,
+  // Not 0: libzmq aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that the socket was closed
+  // without linger and that the server died in the middle of a message to it.
+  linger: 100,
   sendTimeout: 0,
   reconnectInterval: 2 ** 31 - 1,
   handshakeInterval: 5_000,

@@ -15,6 +15,9 @@ const RECONNECT_MS: i32 = 50;
 const RECONNECT_MAX_MS: i32 = 250;
 const NEVER: i32 = i32::MAX;
 const HANDSHAKE_MS: i32 = 5_000;
+/// Not 0: libzmq 4.3.5 aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that a socket was closed
+/// without linger and that its server died in the middle of a message to it.
+const LINGER_MS: i32 = 100;
 /// The largest frame that is taken: beyond it libzmq ends the connection.
 const MAX_FRAME: i64 = 64 << 20;
 const FEED_HWM: i32 = 2_000;
@@ -157,7 +160,7 @@ fn uninterrupted<T>(call: impl Fn() -> zmq2::Result<T>) -> zmq2::Result<T> {
 }
 
 fn configure(socket: &zmq2::Socket) -> Result<()> {
-    socket.set_linger(0).map_err(broken)?;
+    socket.set_linger(LINGER_MS).map_err(broken)?;
     socket.set_handshake_ivl(HANDSHAKE_MS).map_err(broken)?;
     socket.set_maxmsgsize(MAX_FRAME).map_err(broken)
 }
