@@ -13,7 +13,8 @@ MINUTES ?= 30
 ROUNDS ?= 10
 SCENARIO ?=
 COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
-  tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py
+  tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py \
+  tests/unit/ipc_schema/test_message.py
 NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 # Demo, tests and benches start hundreds of processes: compile each module once, out of the tree, even where the
