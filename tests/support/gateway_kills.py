@@ -22,6 +22,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ipc_schema.paths import gateway_address_file
+from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW
 from tests.integration.logos_node import LogosUp, wait_for
 from tests.support.kernel_process import KernelProcess
 
@@ -35,6 +36,8 @@ ORDER: Final = ("gateway", "mapi", "kernel")
 EACH: Final = 200
 """Events that are read between two kills."""
 PATIENCE: Final = 120.0
+PACE: Final = RESTART_WINDOW / (MAX_RESTARTS - 1)
+"""Seconds between two kills of one process: if it dies more often, the supervisor gives it up."""
 
 
 class Ledger:
@@ -201,11 +204,7 @@ def run(directory: Path, rounds: int) -> Ledger:
             up.wait_said("the node is ready: apps connect to")
             _subscribe(node)
             with _traffic(node, ledger, sending):
-                for _ in range(rounds):
-                    for what in ORDER:
-                        wanted = len(ledger.events) + EACH
-                        wait_for(lambda: len(ledger.events) >= wanted, "events", PATIENCE)  # noqa: B023
-                        node.kill(what)
+                _kill_in_turn(node, ledger, rounds)
                 wanted = len(ledger.events) + EACH
                 wait_for(lambda: len(ledger.events) >= wanted, "events", PATIENCE)
                 sending.set()
@@ -215,6 +214,20 @@ def run(directory: Path, rounds: int) -> Ledger:
         finally:
             up.close()
     return ledger
+
+
+def _kill_in_turn(node: _Node, ledger: Ledger, rounds: int) -> None:
+    pace = PACE if rounds >= MAX_RESTARTS else 0.0
+    killed = dict.fromkeys(ORDER, -pace)
+    for what in ORDER * rounds:
+        wanted, due = len(ledger.events) + EACH, killed[what] + pace
+        wait_for(
+            lambda: len(ledger.events) >= wanted and time.monotonic() > due,  # noqa: B023
+            f"events before {what} is killed",
+            PATIENCE,
+        )
+        killed[what] = time.monotonic()
+        node.kill(what)
 
 
 def _subscribe(node: _Node) -> None:
