@@ -36,8 +36,9 @@ ORDER: Final = ("gateway", "mapi", "kernel")
 EACH: Final = 200
 """Events that are read between two kills."""
 PATIENCE: Final = 120.0
-PACE: Final = RESTART_WINDOW / (MAX_RESTARTS - 1)
-"""Seconds between two kills of one process: if it dies more often, the supervisor gives it up."""
+PACE: Final = RESTART_WINDOW / (MAX_RESTARTS - 2)
+"""Seconds between two kills of one process, with some to spare: if it dies too often, the supervisor gives it
+up."""
 
 
 class Ledger:

@@ -33,6 +33,8 @@ class EventStreamResponse(Response):
         super().__init__(media_type="text/event-stream")
         self._chunks = chunks
         self._keep_alive = keep_alive
+        self._written = 0.0
+        """When something was, by the loop's clock."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         await send(
@@ -46,6 +48,7 @@ class EventStreamResponse(Response):
                 ],
             }
         )
+        self._written = asyncio.get_running_loop().time()
         writing = asyncio.create_task(self._write(send))
         leaving = asyncio.create_task(_disconnected(receive))
         try:
@@ -61,35 +64,34 @@ class EventStreamResponse(Response):
                 raise error
 
     async def _write(self, send: Send) -> None:
-        await _put(send, b": connected\n\n", more=True)
-        pending: asyncio.Task[bytes] | None = None
+        # Not a time limit for each chunk: a task and a timer for each would cost a tenth of a busy stream.
+        reminding = asyncio.create_task(self._remind(send))
         try:
-            while True:
-                if pending is None:
-                    pending = asyncio.ensure_future(anext(self._chunks))
-                done, _ = await asyncio.wait({pending}, timeout=self._keep_alive)
-                if not done:
-                    await _put(send, b": keep-alive\n\n", more=True)
-                    continue
-                try:
-                    chunk = pending.result()
-                except StopAsyncIteration:
-                    break
-                pending = None
-                await _put(send, chunk, more=True)
-            await _put(send, b"", more=False)
+            await self._put(send, b": connected\n\n")
+            async for chunk in self._chunks:
+                await self._put(send, chunk)
+            await self._put(send, b"", more=False)
         finally:
-            if pending is not None:
-                pending.cancel()
-                await asyncio.gather(pending, return_exceptions=True)
+            reminding.cancel()
+            await asyncio.gather(reminding, return_exceptions=True)
             closing = getattr(self._chunks, "aclose", None)
             if closing is not None:
                 await closing()
 
+    async def _put(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        # The server's send waits while its socket's buffer is full.
+        self._written = asyncio.get_running_loop().time()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
 
-async def _put(send: Send, body: bytes, *, more: bool) -> None:
-    # The server's send waits while its socket's buffer is full.
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+    async def _remind(self, send: Send) -> None:
+        """Send a comment whenever nothing was written for a while."""
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = self._written + self._keep_alive - loop.time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            else:
+                await self._put(send, b": keep-alive\n\n")
 
 
 async def _disconnected(receive: Receive) -> None:
