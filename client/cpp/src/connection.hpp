@@ -21,6 +21,13 @@
 
 namespace logos {
 
+inline constexpr std::size_t kDefaultInFlight = 64;  // until the hello says how many
+inline constexpr std::chrono::seconds kTick{1};
+inline constexpr Milliseconds kFullRetry{5};
+/// Until the next attempt to connect, which double; up to the first more at random. A server lets in a few dozen clients at a
+/// time, and after a restart all come at once (§1).
+inline constexpr Clock::duration kReconnect = Milliseconds(50);
+
 /// A request to be made. Without a method it ends as soon as the connection is ready.
 struct Request {
   std::string method;
@@ -118,7 +125,7 @@ class Connection {
   std::map<Id, std::shared_ptr<Request>> pending_;
   std::vector<zmq::message_t> parts_;
   std::vector<BytesView> views_;
-  std::size_t in_flight_ = 64;  // until the hello says how many
+  std::size_t in_flight_ = kDefaultInFlight;
   std::optional<Id> instance_;
   std::optional<Id> hello_;
   std::optional<Error> failure_;

@@ -13,10 +13,10 @@ namespace logos {
 inline constexpr std::string_view kMagic = "LD1";
 inline constexpr std::uint64_t kNoReply = 1;
 
-/// The header of a request; the frames are `LD1`, this, the packed body, and the blobs.
 /// The version of a kernel's event header that is of another one than ours: nothing behind it can be read.
 std::optional<std::uint64_t> other_version(BytesView frame);
 
+/// The header of a request; the frames are `LD1`, this, the packed body, and the blobs.
 Bytes encode_request_header(const Id& id, std::string_view method, std::uint64_t budget_ms, std::uint64_t flags);
 
 struct ReplyFrames {

@@ -16,7 +16,8 @@ use crate::error::{Code, Error, Result};
 use crate::feed::{FeedShared, HEALTH, PEERS};
 use crate::kernel::KernelClient;
 use crate::kernel_events::{decode_header, other_version, Content, Header, KernelEvent, Place};
-use crate::link_task::frames_of;
+use crate::link::Call;
+use crate::link_task::Outgoing;
 use crate::socket::{Socket, FULL_RETRY};
 use crate::wire::{decode_reply, parse, Body, Frames};
 
@@ -374,11 +375,11 @@ async fn answers(endpoint: String) -> bool {
         return false;
     }
     let budget = CONTROL_TIMEOUT.as_millis() as u64;
-    let question = frames_of(&Id::random(), "health", budget, 0, Body::new().encode());
+    let question = Outgoing::new(&Id::random(), budget, 0, Call::new("health", Body::new(), Vec::new()));
     let asked = async {
         let mut sent = false;
         loop {
-            sent = sent || dealer.send(&question);
+            sent = sent || dealer.send(question.frames());
             match dealer.receive() {
                 Some(frames) => {
                     if decode_reply(frames).is_ok() {

@@ -62,11 +62,22 @@ pub(crate) struct State {
     pub strange: bool,
 }
 
-/// A request on its way.
-pub(crate) struct Request {
+/// What a request says, however often it goes out.
+pub(crate) struct Call {
     pub method: String,
     pub body: Vec<u8>,
     pub blobs: Vec<Vec<u8>>,
+}
+
+impl Call {
+    pub fn new(method: &str, body: Body, blobs: Vec<Vec<u8>>) -> Arc<Self> {
+        Arc::new(Call { method: method.to_owned(), body: body.encode(), blobs })
+    }
+}
+
+/// A request on its way.
+pub(crate) struct Request {
+    pub call: Arc<Call>,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Result<Reply>>,
 }
@@ -139,19 +150,19 @@ impl Link {
 
     /// The reply to a request. Waits for the server and for a place among the requests in flight.
     pub async fn request(&self, method: &str, body: Body, blobs: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply> {
-        self.ask(method, body.encode(), blobs, Instant::now() + timeout).await
+        self.ask(Call::new(method, body, blobs), Instant::now() + timeout).await
     }
 
-    async fn ask(&self, method: &str, body: Vec<u8>, blobs: Vec<Vec<u8>>, deadline: Instant) -> Result<Reply> {
+    async fn ask(&self, call: Arc<Call>, deadline: Instant) -> Result<Reply> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { method: method.to_owned(), body, blobs, deadline, answer };
+        let request = Request { call: call.clone(), deadline, answer };
         let exchange = async {
             self.requests.send(request).await.map_err(|_| self.closed())?;
             answered.await.unwrap_or_else(|_| Err(self.closed()))
         };
         match timeout_at(deadline, exchange).await {
             Ok(answer) => answer,
-            Err(_) if self.ready() => Err(Error::late(method)),
+            Err(_) if self.ready() => Err(Error::late(&call.method)),
             Err(_) => Err(self.not_ready()),
         }
     }
@@ -159,9 +170,9 @@ impl Link {
     /// A request that done twice is done once: a lost connection is no reason to give up.
     pub async fn repeat(&self, method: &str, body: Body, blobs: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply> {
         let deadline = Instant::now() + timeout;
-        let body = body.encode();
+        let call = Call::new(method, body, blobs);
         loop {
-            match self.ask(method, body.clone(), blobs.clone(), deadline).await {
+            match self.ask(call.clone(), deadline).await {
                 Err(error) if error.code == Code::PeerRestarted && Instant::now() < deadline => {}
                 answer => return answer,
             }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use crate::bytes::{Bin, Id};
 use crate::contract::HELLO_FIRST;
 use crate::error::{Code, Error};
-use crate::link::{Phase, Request, Session, State};
+use crate::link::{Call, Phase, Request, Session, State};
 use crate::socket::{Change, Socket, FULL_RETRY};
-use crate::wire::{decode_reply, is_event, request_header, Body, Frames, Reply, MAGIC, NO_REPLY};
+use crate::wire::{decode_reply, is_event, request_header, Body, Reply, MAGIC, NO_REPLY};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 const HELLO_RETRY: Duration = Duration::from_millis(100);
@@ -41,6 +41,39 @@ enum Asked {
     Request(Request),
 }
 
+/// A message to a server.
+pub(crate) struct Outgoing {
+    header: Vec<u8>,
+    call: Arc<Call>,
+}
+
+impl Outgoing {
+    pub fn new(id: &Id, budget_ms: u64, flags: u64, call: Arc<Call>) -> Self {
+        Outgoing { header: request_header(id, &call.method, budget_ms, flags), call }
+    }
+
+    pub fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let Call { body, blobs, .. } = &*self.call;
+        [MAGIC, &self.header, body].into_iter().chain(blobs.iter().map(Vec::as_slice))
+    }
+}
+
+/// Correlation ids: 8 random bytes and a number. Fresh random ones would be a system call each.
+struct Ids {
+    prefix: Bin<8>,
+    count: u64,
+}
+
+impl Ids {
+    fn next(&mut self) -> Id {
+        self.count += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.prefix);
+        id[8..].copy_from_slice(&self.count.to_be_bytes());
+        Bin(id)
+    }
+}
+
 pub(crate) struct LinkTask<S> {
     endpoint: String,
     dealer: Socket,
@@ -50,7 +83,11 @@ pub(crate) struct LinkTask<S> {
     waiting: VecDeque<Request>,
     asked: HashMap<Id, Asked>,
     /// Messages that the socket did not take. What is meant for one connection never reaches the next.
-    outbox: VecDeque<Frames>,
+    outbox: VecDeque<Outgoing>,
+    ids: Ids,
+    /// The socket may have something to receive. Not looked at for nothing: each look is a system call.
+    dealer_due: bool,
+    monitor_due: bool,
     in_flight: usize,
     instance: Option<Id>,
     greeted_once: bool,
@@ -82,6 +119,9 @@ impl<S: Session> LinkTask<S> {
             waiting: VecDeque::new(),
             asked: HashMap::new(),
             outbox: VecDeque::new(),
+            ids: Ids { prefix: Bin::random(), count: 0 },
+            dealer_due: true,
+            monitor_due: true,
             in_flight: IN_FLIGHT,
             instance: None,
             greeted_once: false,
@@ -101,9 +141,13 @@ impl<S: Session> LinkTask<S> {
     }
 
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>, wake: Arc<Notify>, end: Arc<Notify>) {
+        let mut sleep = std::pin::pin!(tokio::time::sleep_until(self.tick_at));
         while self.ended.is_none() {
             let more = self.round();
             let wake_at = self.next_wake();
+            if sleep.deadline() != wake_at {
+                sleep.as_mut().reset(wake_at);
+            }
             // A bound on what waits here: beyond it callers keep their requests.
             let room = self.waiting.len() < self.in_flight;
             tokio::select! {
@@ -115,9 +159,9 @@ impl<S: Session> LinkTask<S> {
                 },
                 () = tokio::task::yield_now(), if more => {}
                 () = wake.notified() => {}
-                () = self.dealer.changed() => {}
-                () = self.monitor.changed() => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = self.dealer.changed() => self.dealer_due = true,
+                () = self.monitor.changed() => self.monitor_due = true,
+                () = &mut sleep => {}
             }
             while self.waiting.len() < self.in_flight {
                 match requests.try_recv() {
@@ -138,19 +182,24 @@ impl<S: Session> LinkTask<S> {
 
     /// Do all that can be done now. True: there is more to receive.
     fn round(&mut self) -> bool {
-        while let Some(change) = self.monitor.change() {
-            match change {
-                Change::Up => self.connected(),
-                Change::Down => self.disconnected(),
-                Change::Failed => self.reconnect(),
+        if std::mem::take(&mut self.monitor_due) {
+            while let Some(change) = self.monitor.change() {
+                match change {
+                    Change::Up => self.connected(),
+                    Change::Down => self.disconnected(),
+                    Change::Failed => self.reconnect(),
+                }
             }
         }
-        let drained = self.drain(ROUND);
+        if std::mem::take(&mut self.dealer_due) {
+            self.dealer_due = !self.drain(ROUND);
+        }
         self.timers();
         self.dispatch();
-        self.flush();
-        // Sending may have consumed an edge of either socket.
-        !drained || self.dealer.pending() || self.monitor.pending()
+        if self.flush() {
+            self.dealer_due |= self.dealer.pending(); // sending may have consumed an edge
+        }
+        self.dealer_due
     }
 
     fn next_wake(&self) -> Instant {
@@ -168,6 +217,7 @@ impl<S: Session> LinkTask<S> {
         if self.connect_at.is_some_and(|at| at <= now) {
             self.connect_at = None;
             let _ = self.dealer.connect(&self.endpoint); // it took this endpoint before
+            self.dealer_due = true; // that may have consumed an edge
         }
         if self.hello_at.is_some_and(|at| at <= now) {
             self.say_hello();
@@ -211,35 +261,38 @@ impl<S: Session> LinkTask<S> {
             let Some(request) = self.waiting.pop_front() else { break };
             let left = request.deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
             if request.answer.is_closed() || left == 0 {
-                let _ = request.answer.send(Err(Error::late(&request.method)));
+                let _ = request.answer.send(Err(Error::late(&request.call.method)));
                 continue;
             }
-            let id = Id::random();
-            let mut frames = frames_of(&id, &request.method, left.min(MAX_BUDGET_MS), 0, request.body.clone());
-            frames.extend(request.blobs.iter().cloned());
-            self.asked.insert(id, Asked::Request(request));
-            self.put(frames);
+            let call = request.call.clone();
+            self.put(left.min(MAX_BUDGET_MS), call, Asked::Request(request));
         }
         if self.ready() {
             let mut told = Vec::new();
-            let mut tell = |method, body: Body| told.push(frames_of(&Id::random(), method, 0, NO_REPLY, body.encode()));
-            self.session_at = self.session.outgoing(&mut tell);
-            told.into_iter().for_each(|frames| self.put(frames));
+            self.session_at = self.session.outgoing(&mut |method, body| told.push(Call::new(method, body, Vec::new())));
+            for call in told {
+                self.spoke = Instant::now();
+                self.outbox.push_back(Outgoing::new(&self.ids.next(), 0, NO_REPLY, call));
+            }
         }
     }
 
-    fn put(&mut self, frames: Frames) {
+    fn put(&mut self, budget_ms: u64, call: Arc<Call>, asked: Asked) {
+        let id = self.ids.next();
+        self.asked.insert(id, asked);
         self.spoke = Instant::now();
-        self.outbox.push_back(frames);
+        self.outbox.push_back(Outgoing::new(&id, budget_ms, 0, call));
     }
 
-    fn flush(&mut self) {
-        while let Some(frames) = self.outbox.front() {
-            if !self.dealer.send(frames) {
-                break;
-            }
+    /// Send what the socket takes. False: it was not used.
+    fn flush(&mut self) -> bool {
+        if self.outbox.is_empty() {
+            return false;
+        }
+        while self.outbox.front().is_some_and(|message| self.dealer.send(message.frames())) {
             self.outbox.pop_front();
         }
+        true
     }
 
     /// Callers that did not wait to the end leave their places.
@@ -334,6 +387,7 @@ impl<S: Session> LinkTask<S> {
             return;
         }
         self.dealer.disconnect(&self.endpoint);
+        self.dealer_due = true; // that may have consumed an edge
         let share = f64::from(Bin::<1>::random()[0]) / 256.0;
         self.connect_at = Some(Instant::now() + self.connect_delay + RECONNECT.mul_f64(share));
         self.connect_delay = (self.connect_delay * 2).min(RECONNECT_MAX);
@@ -367,10 +421,8 @@ impl<S: Session> LinkTask<S> {
         self.hello_at = None;
         self.hello_until = Some(Instant::now() + HELLO_TIMEOUT);
         self.asked.retain(|_, asked| !matches!(asked, Asked::Hello)); // an answer to an older one is late
-        let id = Id::random();
-        let body = self.session.hello().encode();
-        self.asked.insert(id, Asked::Hello);
-        self.put(frames_of(&id, "hello", HELLO_TIMEOUT.as_millis() as u64, 0, body));
+        let call = Call::new("hello", self.session.hello(), Vec::new());
+        self.put(HELLO_TIMEOUT.as_millis() as u64, call, Asked::Hello);
     }
 
     fn hello_answered(&mut self, reply: Reply) {
@@ -431,14 +483,9 @@ impl<S: Session> LinkTask<S> {
         if self.asked.values().any(|asked| matches!(asked, Asked::Probe(_))) {
             return;
         }
-        let id = Id::random();
-        self.asked.insert(id, Asked::Probe(now));
-        self.put(frames_of(&id, method, SILENCE.as_millis() as u64, 0, Body::new().encode()));
+        let call = Call::new(method, Body::new(), Vec::new());
+        self.put(SILENCE.as_millis() as u64, call, Asked::Probe(now));
     }
-}
-
-pub(crate) fn frames_of(id: &Id, method: &str, budget_ms: u64, flags: u64, body: Vec<u8>) -> Frames {
-    vec![MAGIC.to_vec(), request_header(id, method, budget_ms, flags), body]
 }
 
 fn wants_hello(error: &Error) -> bool {

@@ -128,11 +128,15 @@ impl Socket {
     }
 
     /// Hand a message over; false: the pipe is full, or there is none.
-    pub fn send(&mut self, frames: &[Vec<u8>]) -> bool {
-        frames.iter().enumerate().all(|(at, frame)| {
-            let more = if at + 1 < frames.len() { zmq2::SNDMORE } else { 0 };
-            uninterrupted(|| self.inner.send(frame.as_slice(), zmq2::DONTWAIT | more)).is_ok()
-        })
+    pub fn send<'a>(&mut self, frames: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut frames = frames.into_iter().peekable();
+        while let Some(frame) = frames.next() {
+            let more = if frames.peek().is_some() { zmq2::SNDMORE } else { 0 };
+            if uninterrupted(|| self.inner.send(frame, zmq2::DONTWAIT | more)).is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether there is something to receive. Makes the socket notice what has happened, a lost connection included.
