@@ -22,7 +22,7 @@ def lines(tmp_path: Path) -> Iterator[Configure]:
     """Configure logging into a file; gives a function that reads its lines."""
     loggers = [logging.getLogger(name) for name in ("", "kernel_proc", "logos_process", "libp2p")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
-    stderr = sys.stderr
+    stderr, state = sys.stderr, (logs._State.package, logs._State.writer)
     path = tmp_path / "log"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -42,6 +42,8 @@ def lines(tmp_path: Path) -> Iterator[Configure]:
     logging.getLogger("kernel_proc.part").setLevel(logging.NOTSET)
     logging.captureWarnings(False)
     sys.stderr = stderr
+    # What another test logs must not be written to a file that gets the same number.
+    logs._State.package, logs._State.writer = state
     os.close(descriptor)
 
 
