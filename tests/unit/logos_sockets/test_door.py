@@ -302,12 +302,15 @@ def test_who_never_finishes_a_message_is_closed(house: House, publisher: bool) -
         answer = b""
         while b"READY" not in answer:
             answer += flood.recv(256)
+        greeted.set()
         with suppress(ConnectionError):
             while True:
                 flood.sendall((b"\x01\xff" + bytes(255)) * 100)
 
+    greeted = threading.Event()
     sender = threading.Thread(target=send)
     sender.start()
+    assert greeted.wait(20)  # else it may be closed while it shakes hands
     now = 0.0
     end = time.monotonic() + 20
     while door.counters.flooding == 0:
