@@ -12,9 +12,10 @@ DURATION ?= 100
 MINUTES ?= 30
 ROUNDS ?= 10
 SCENARIO ?=
-COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
-  tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py \
-  tests/unit/ipc_schema/test_message.py
+COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/unit/kernel_proc/ipc \
+  tests/unit/kernel_proc/test_publishing.py tests/unit/ipc_schema tests/unit/logos_sockets tests/unit/logos_client tests/unit/mapi_proc \
+  tests/faults/test_relay_peers.py tests/faults/test_mapi_killed.py $(addprefix tests/integration/test_, relay_nodes.py relay_wire.py \
+  kernel_requests.py kernel_events.py client_messaging.py client_kernel.py mapi_messages.py mapi_apps.py mapi_delivery.py gateway_apps.py)
 NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 # Demo, tests and benches start hundreds of processes: compile each module once, out of the tree, even where the
@@ -82,7 +83,7 @@ scale: env ## simulations of a hundred nodes and more, with a clock of their own
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests
 
 # Extension modules beside the sources, which Python then prefers. The same tests pass with and without them.
-compiled: env ## compile the kernel's message path in place with mypyc (needs a C compiler)
+compiled: env ## compile the message path of all processes in place with mypyc (needs a C compiler)
 	@$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP)) "setuptools>=80,<81"
 	$(BIN)/python deploy/compile.py
 

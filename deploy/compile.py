@@ -1,11 +1,23 @@
-"""The compiled build: mypyc over the modules that every relayed message passes, from unchanged source.
+"""The compiled build: mypyc over the modules that every message passes, from unchanged source.
 
     python deploy/compile.py            compile in place: extension modules beside the sources
     python deploy/compile.py --clean    remove them
 
 As a hatch build hook it does the same for a wheel when `LOGOS_COMPILED=1` is in the environment; that wheel
 is for one platform and Python. Otherwise the wheel is pure Python. Needs mypy, setuptools, a C compiler and
-the whole tree: a source distribution makes pure wheels only.
+the whole tree: a source distribution makes pure wheels only. The client's hook (`client/build_contract.py`)
+calls `compile_into` for its own wheel.
+
+Each group is one shared library: within it calls and attributes are direct, and a class can be a base only of
+classes of its own group. What stays out, and why:
+
+- declared bodies, and other classes whose annotations are read at run time: mypyc keeps no `Annotated`;
+- errors, and the public classes of the client: others may subclass them, and read docstrings and signatures;
+- of the client, what checks arguments in words of its own: compiled, a wrong type has mypyc's words;
+- async generators, which mypyc lacks; what joins a named tuple with another base;
+- what tests replace (`KernelLink`, `Database`, `SendLedger`, `OutboxRecord`): a compiled class
+  takes only its own;
+- what is not in a message's path: it makes the library larger, and each start slower.
 """
 
 from __future__ import annotations
@@ -15,8 +27,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface as _Hook
@@ -26,24 +41,63 @@ except ImportError:  # as a script: a build of wheels has hatchling, a developer
 ROOT: Final = Path(__file__).resolve().parents[1]
 SWITCH: Final = "LOGOS_COMPILED"
 REQUIREMENTS: Final = ("mypy==2.4.1", "setuptools>=80,<81")
-_RELAY: Final = (
-    "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff outbox"
-    " router traffic validation intake link publisher service"
+
+
+class Group(NamedTuple):
+    """Modules that are compiled together, by package."""
+
+    name: str
+    rooms: dict[str, str]
+
+    @property
+    def modules(self) -> list[str]:
+        """Return the paths of the sources below the directory that has all packages."""
+        return [f"{package}/{name}.py" for package, names in self.rooms.items() for name in names.split()]
+
+
+CLIENT: Final = Group(
+    "logos_client",
+    {
+        "ipc_schema": "fields frames message server steady",
+        "ipc_schema/mapi": "event_codec",
+        "ipc_schema/streams": "ring gaps coverage",
+        "logos_sockets": "backlog door drain memory window",
+    },
 )
-_P2P: Final = "varint stream output muxer yamux mplex scratch noise"
-MODULES: Final = (
-    "ipc_schema/message.py",
-    *(f"kernel_proc/relay/{name}.py" for name in _RELAY.split()),
-    *(f"kernel_proc/p2p/{name}.py" for name in _P2P.split()),
+KERNEL: Final = Group(
+    "logos_kernel",
+    {
+        "kernel_proc/p2p": "varint stream output muxer yamux mplex scratch noise",
+        "kernel_proc/relay": (
+            "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff"
+            " outbox router traffic validation intake link publisher service"
+        ),
+    },
 )
-_PACKAGES: Final = ("kernel_proc", "ipc_schema")
+MAPI: Final = Group(
+    "logos_mapi",
+    {
+        "mapi_proc": "write_batch",
+        "mapi_proc/apps": "registry",
+        "mapi_proc/channels": "feed",
+        "mapi_proc/database": "batch statements writer",
+        "mapi_proc/ipc": "router",
+        "mapi_proc/kernel_link": "events",
+        "mapi_proc/receive": "receiver dedup delivered",
+        "mapi_proc/send": "acceptance fairness loop processors rate service task",
+        "mapi_proc/streams": "durable ephemeral extents fanout limits stream",
+        "mapi_proc/subscriptions": "table",
+    },
+)
+NODE: Final = (KERNEL, MAPI)
 _SETUP: Final = """
 import sys
 from mypyc.build import mypycify
 from setuptools import setup
-config, *modules = sys.argv[1:]
+name, *paths = sys.argv[1:]
 sys.argv[1:] = ["build_ext", "--inplace"]
-setup(name="compiled", packages=[], py_modules=[], ext_modules=mypycify(["--config-file", config, *modules]))
+extensions = mypycify(["--config-file", "mypy.ini", *paths], group_name=name)
+setup(name="compiled", packages=[], py_modules=[], ext_modules=extensions)
 """
 _CONFIG: Final = """
 [mypy]
@@ -55,58 +109,87 @@ follow_imports = silent
 """
 
 
-def compile_into(target: Path) -> list[Path]:
-    """Compile a copy of the sources and put the extension modules under `target`, at the places of their
-    sources. Return their relative paths. Raises subprocess.CalledProcessError."""
+def compile_into(target: Path, groups: Sequence[Group]) -> list[Path]:
+    """Compile copies of the sources, the groups at the same time, and put the extension modules under
+    `target`, as a wheel has them. Return their relative paths. Raises subprocess.CalledProcessError."""
+    with ThreadPoolExecutor() as pool:
+        return sorted(path for found in pool.map(partial(_compile, target), groups) for path in found)
+
+
+def _compile(target: Path, group: Group) -> list[Path]:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        for package in _PACKAGES:
-            shutil.copytree(
-                ROOT / package, place / package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
-            )
+        for package, source in _sources().items():
+            shutil.copytree(source, place / package, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         (place / "mypy.ini").write_text(_CONFIG, encoding="utf-8")
         subprocess.run(
-            [sys.executable, "-c", _SETUP, "mypy.ini", *MODULES],
+            [sys.executable, "-c", _SETUP, group.name, *group.modules],
             cwd=place,
             env=os.environ | {"MYPYPATH": directory},
             check=True,
         )
-        found = sorted(path.relative_to(place) for path in place.rglob("*.so") if "build" not in path.parts)
+        found = [path.relative_to(place) for path in place.rglob("*.so") if "build" not in path.parts]
         for path in found:
             (target / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(place / path, target / path)
     return found
 
 
+def _sources() -> dict[str, Path]:
+    """Return the directories of all packages of both distributions, by name."""
+    places = (ROOT, ROOT / "client", ROOT / "deploy")
+    return {marker.parent.name: marker.parent for place in places for marker in place.glob("*/py.typed")}
+
+
+def compile_in_place() -> list[Path]:
+    """Compile, and put each extension module beside its source. Return their paths."""
+    sources = _sources()
+    placed = []
+    with tempfile.TemporaryDirectory() as directory:
+        for path in compile_into(Path(directory), (CLIENT, *NODE)):
+            package = sources.get(path.parts[0])
+            target = ROOT / path if package is None else package.parent / path
+            shutil.copy2(Path(directory) / path, target)
+            placed.append(target)
+    return placed
+
+
 def clean() -> None:
     """Remove what was compiled in place."""
-    found = (path for package in _PACKAGES for path in (ROOT / package).rglob("*.so"))
-    for path in (*ROOT.glob("*__mypyc*.so"), *found):
+    packages = (path for source in _sources().values() for path in source.rglob("*.so"))
+    for path in (*ROOT.glob("*__mypyc*.so"), *packages):
         path.unlink()
+
+
+def build_into(wheel: dict[str, Any], groups: Sequence[Group]) -> str:
+    """Add the extension modules to hatchling's data of a wheel. Return the directory that holds them until it
+    is built."""
+    built = tempfile.mkdtemp()
+    for path in compile_into(Path(built), groups):
+        wheel["force_include"][str(Path(built) / path)] = path.as_posix()
+    wheel["pure_python"] = False
+    wheel["infer_tag"] = True
+    return built
+
+
+def wanted() -> bool:
+    """Return whether the environment asks for a compiled wheel."""
+    return os.environ.get(SWITCH) == "1"
 
 
 class CustomBuildHook(_Hook):
     """Put the extension modules into the wheel."""
 
     def dependencies(self) -> list[str]:
-        return list(REQUIREMENTS) if _wanted() else []
+        return list(REQUIREMENTS) if wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if not _wanted() or self.target_name != "wheel" or version == "editable":
-            return
-        self._built = tempfile.mkdtemp()
-        for path in compile_into(Path(self._built)):
-            build_data["force_include"][str(Path(self._built) / path)] = path.as_posix()
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        if wanted() and self.target_name == "wheel" and version != "editable":
+            self._built = build_into(build_data, NODE)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         if built := getattr(self, "_built", None):
             shutil.rmtree(built)
-
-
-def _wanted() -> bool:
-    return os.environ.get(SWITCH) == "1"
 
 
 def main() -> int:
@@ -114,8 +197,8 @@ def main() -> int:
         clean()
         return 0
     clean()
-    for path in compile_into(ROOT):
-        sys.stdout.write(f"{path}\n")
+    for path in compile_in_place():
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
     return 0
 
 

@@ -373,8 +373,8 @@ def decode_reply(frames: Sequence[bytes]) -> Reply:
         if reply.status:
             try:
                 IpcError.from_body(reply.body)
-            except IpcError as error:
-                raise FieldError(error.message) from None
+            except IpcError as refusal:
+                raise FieldError(refusal.message) from None
     except FieldError as error:
         raise _frame_error("reply", error, header, delimited) from None
     return reply

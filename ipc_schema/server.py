@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -24,11 +24,11 @@ from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
 from ipc_schema.hello import hello_first
+from ipc_schema.server_client import Client
 
 __all__ = [
     "Answer",
     "Call",
-    "Client",
     "Handler",
     "RequestServer",
     "Route",
@@ -54,22 +54,6 @@ Answer = tuple[Mapping[str, object], Sequence[bytes]]
 def answer(body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()) -> Answer:
     """Build a reply, empty by default."""
     return body or {}, blobs
-
-
-class Client:
-    """A client that has said hello, and its requests in flight: those that want a reply, and the others.
-
-    Each kind has a bound of its own. A client counts its requests by their replies; an acknowledgement
-    without one must not take a place from them.
-    """
-
-    __slots__ = ("in_flight", "name", "ordered", "unanswered")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.in_flight = 0
-        self.unanswered = 0
-        self.ordered: deque[Call] = deque()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,10 +204,10 @@ class RequestServer:
         identity = frames[0]
         try:
             request, delimited = decode_request(frames[1:])
-        except FrameError as error:
+        except FrameError as malformed:
             self.counters.malformed += 1
             self.counters.requests["unknown"] += 1
-            self._send_error(identity, error.correlation_id, error, delimited=error.delimited)
+            self._send_error(identity, malformed.correlation_id, malformed, delimited=malformed.delimited)
             return
         route = self._routes.get(request.method)
         self.counters.requests[request.method if route is not None else "unknown"] += 1

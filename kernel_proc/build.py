@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kernel_proc.relay import intake
+from logos_process.build import build_of
 
-BUILD: Final = "pure" if intake.__file__.endswith((".py", ".pyc")) else "compiled"
+BUILD: Final = build_of(intake)
 """`compiled`: the modules that every relayed message passes are extension modules."""

@@ -22,6 +22,7 @@ from ipc_schema.frames import MAX_BODY
 from ipc_schema.paths import MapiEndpoints, mapi_directory
 from ipc_schema.streams import new_instance
 from logos_process import logs
+from logos_process.build import build_of
 from logos_process.claim import claim
 from logos_process.endpoints import bind
 from logos_process.exits import ExitCode, StartError
@@ -34,6 +35,7 @@ from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import control_routes
 from mapi_proc.ipc.router import AsyncRequests, DoorKeeper
 from mapi_proc.metrics import report
+from mapi_proc.send import acceptance
 from mapi_proc.subscriptions import AutoSubscribe
 
 log = logging.getLogger(__name__)
@@ -225,6 +227,7 @@ class MapiService:
         return {
             **common.to_body(),
             "log_level": logs.level(),
+            "build": build_of(acceptance),
             "mode": str(self.config.mode),
             "reliability": self.config.reliability,
             "connection": status.connection,

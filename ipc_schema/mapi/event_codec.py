@@ -8,11 +8,11 @@ them once, for the journal and for any number of apps, and `AppEventEncoder` put
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, get_args
+from typing import Any, Final, get_args
 
 from msgpack import Packer, packb
 
-from ipc_schema.body import Bin16, Ns, Row, Uint
+from ipc_schema.body import Row
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import INT64_MAX, INT64_MIN, FieldError
 from ipc_schema.frames import MAGIC, unpack_header
@@ -20,6 +20,7 @@ from ipc_schema.mapi.events import (
     LIVE,
     MAX_APP_EVENT_HEADER,
     AppEvent,
+    AppEventHead,
     AppEventKind,
     MessageReceived,
     UnknownAppEvent,
@@ -55,16 +56,7 @@ class AppEventError(IpcError):
         super().__init__(ErrorCode.BAD_REQUEST, f"app event header: {reason}")
 
 
-class _Common(NamedTuple):
-    """The fields common to all headers behind the first element, used ."""
-
-    stream_id: Bin16
-    seq: Uint
-    kind: Uint
-    time: Ns
-
-
-_common = Row(_Common)
+_common = Row(AppEventHead)
 # The union names the events in the order of their kinds; the unknown one, its last, has none.
 _rows: Final = {
     kind: Row(cls, skip=3) for kind, cls in zip(AppEventKind, get_args(AppEvent)[:-1], strict=True)

@@ -14,6 +14,7 @@ __all__ = [
     "LIVE",
     "MAX_APP_EVENT_HEADER",
     "AppEvent",
+    "AppEventHead",
     "AppEventKind",
     "AppHeartbeat",
     "ChannelDeliveryError",
@@ -305,6 +306,15 @@ class ChannelSegmentReceived(NamedTuple):
     channel_id: _Text
     sender_id: _Text
     message_id: _Text
+
+
+class AppEventHead(NamedTuple):
+    """The fields common to all headers behind the first element, used to word the errors of the hot path."""
+
+    stream_id: Bin16
+    seq: Uint
+    kind: Uint
+    time: Ns
 
 
 class UnknownAppEvent(NamedTuple):

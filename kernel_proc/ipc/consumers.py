@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.server import Client
+from ipc_schema.server_client import Client
 
 MAX_CONNECTIONS: Final = 1024
 MAX_CONSUMERS: Final = 1024

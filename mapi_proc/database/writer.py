@@ -101,10 +101,10 @@ class Writer:
         self._watch = opened.watch
         self._tally = Tally(opened.counts, opened.snapshot)
         self._purges: deque[int] = deque()
-        self._thread = threading.Thread(target=self._run, name="mapi-database", daemon=True)
+        self._worker = threading.Thread(target=self._run, name="mapi-database", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._worker.start()
 
     def submit(self, submission: Submission) -> None:
         """Queue a batch. Never blocks; the caller enforces the bound."""
@@ -123,7 +123,7 @@ class Writer:
 
     def join(self) -> None:
         """Wait for the thread to end (blocks)."""
-        self._thread.join()
+        self._worker.join()
 
     # --- the thread -----------------------------------------------------------------------------------------
 

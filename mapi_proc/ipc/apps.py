@@ -15,7 +15,8 @@ from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
 from ipc_schema.mapi.channels import FEATURE_CHANNEL_HOOKS, FEATURE_CHANNELS
 from ipc_schema.mapi.paging import topic_page
-from ipc_schema.server import Answer, Begun, Call, Client, Route, answer
+from ipc_schema.server import Answer, Begun, Call, Route, answer
+from ipc_schema.server_client import Client
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.channels import ChannelRoutes

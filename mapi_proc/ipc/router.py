@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import zmq
 
-from ipc_schema.server import Answer, Call, Client, RequestServer, Route
+from ipc_schema.server import Answer, Call, RequestServer, Route
+from ipc_schema.server_client import Client
 from logos_sockets import TICK, Door, MemoryWatch
 from logos_sockets.drain import DrainSocket
 
@@ -117,9 +118,9 @@ class AsyncRequests:
             try:
                 async with asyncio.timeout_at(call.deadline) as budget:
                     result = await (server.work(call) if begun is None else begun)
-            except TimeoutError as error:
+            except TimeoutError as late:
                 if not budget.expired():  # of something inside, whose cause must not be lost
-                    server.failed(call, error)
+                    server.failed(call, late)
                 else:
                     server.expired(call)
                 return

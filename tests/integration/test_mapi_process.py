@@ -25,6 +25,8 @@ from logos_client.events import LinkRestored
 from logos_client.events import MessageReceived as Received
 from logos_client.exceptions import DeadlineError, NotReadyError
 from logos_client.messaging import MessagingClient
+from logos_process.build import build_of
+from mapi_proc.send import acceptance
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import Context, KernelProcess, eventually, short_directory
 from tests.support.mapi_process import AppDealer, MapiProcess
@@ -122,6 +124,7 @@ async def test_two_nodes_on_one_data_directory(directory: Path) -> None:
     the first ones never notice."""
     with single_node(directory) as node:
         health = await node.mapi.ready()
+        assert health["build"] == build_of(acceptance)
         async with Recorder(node.directory, "alice") as app:
             await app.subscribed(TOPIC, mesh=False)
             for options in ([], [f"--ipc-dir={directory}/elsewhere"]):

@@ -29,6 +29,7 @@ RUNTIME_LOCK = ROOT / "requirements" / "runtime.lock"
 CLIENT_PACKAGES = {"ipc_schema", "logos_client", "logos_sockets"}
 NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge", "logos_deploy", "logos_process"}
 PYTHONS = ("3.11", "3.12", "3.13")
+COMPILING_SECONDS = 800.0
 
 
 def run(*command: str | Path, timeout: float = 300, cwd: Path | None = None, **environ: str) -> str:
@@ -71,8 +72,9 @@ class Environment:
         return {row["name"].lower().replace("_", "-") for row in listed}
 
 
-def build(project: Path, target: Path) -> Path:
-    run(UV, "build", "--quiet", "--wheel", "--out-dir", target, project)
+def build(project: Path, target: Path, compiled: str = "0") -> Path:
+    command = (UV, "build", "--quiet", "--wheel", "--python", sys.executable)
+    run(*command, "--out-dir", target, project, timeout=COMPILING_SECONDS, LOGOS_COMPILED=compiled)
     (built,) = target.glob("*.whl")
     return built
 
@@ -156,6 +158,31 @@ def test_the_node_runs_from_the_runtime_lock_without_a_compiler(
     assert not environment.installed() & {"fastecdsa", "trio-typing", "pytest", "mypy", "ruff", "uv"}
     for command in ("logos", "logos-kernel", "logos-mapi", "logos-gateway"):
         assert "usage: " in run(environment.bin / command, "--help", cwd=directory)
+    assert "exactly once" in run(environment.bin / "logos", "demo", timeout=100, cwd=directory)
+
+
+@pytest.mark.timeout(COMPILING_SECONDS * 2)
+def test_compiled_wheels_run(client_wheel: Path, node_wheel: Path, directory: Path) -> None:
+    """Both have what the pure ones have, and extension modules beside it, which are what runs."""
+    environment = Environment(directory / "venv")
+    environment.install("--no-deps", "--require-hashes", "-r", RUNTIME_LOCK)
+    for project, pure in ((ROOT / "client", client_wheel), (ROOT, node_wheel)):
+        wheel = build(project, directory / pure.stem, compiled="1")
+        assert "none-any" not in wheel.name
+        names = {name for name in contents(wheel)[1] if ".dist-info/" not in name}
+        further = names - contents(pure)[1]
+        assert contents(pure)[1] - names == {name for name in contents(pure)[1] if ".dist-info/" in name}
+        assert further
+        assert all(name.endswith(".so") for name in further)
+        environment.install("--no-deps", wheel)
+    modules = [
+        "ipc_schema.frames",
+        "logos_client._connection",
+        "kernel_proc.relay.intake",
+        "mapi_proc.send.acceptance",
+    ]
+    script = f"import {', '.join(modules)}, sys; print([sys.modules[name].__file__ for name in {modules}])"
+    assert run(environment.bin / "python", "-c", script, cwd=directory).count(".so'") == len(modules)
     assert "exactly once" in run(environment.bin / "logos", "demo", timeout=100, cwd=directory)
 
 

@@ -209,6 +209,8 @@ def _mapi(more: dict[str, Any]) -> Iterator[str]:
     if more.get("resyncing"):
         connection += ", catching up with the kernel"
     yield _line("connection", connection)
+    if build := more.get("build"):
+        yield _line("build", str(build))
     apps, sends, receive, database = (_map(more.get(key)) for key in ("apps", "sends", "receive", "database"))
     if network := _map(more.get("network")):
         shown = network.get("preset") or f"cluster {network.get('cluster')}"

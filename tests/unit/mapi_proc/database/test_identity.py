@@ -8,6 +8,7 @@ import pytest
 
 from mapi_proc.database import AppRecord, Database
 from mapi_proc.database.identity import Beside, DatabaseIdentity, counts_of, doubt
+from mapi_proc.database.records import OutboxState
 from mapi_proc.database.sidecar import Counts, Written, read_written
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record, send_entry
@@ -76,7 +77,7 @@ async def test_counts_never_fall_and_what_is_written_is_what_is_there(tmp_path: 
     await database.commit(batch)
     await look()
     batch = database.batch()
-    batch.finish_send(7, 10, 0)  # type: ignore[arg-type]
+    batch.finish_send(7, OutboxState.SENT, 0)
     batch.evict_requests(1 << 60)
     batch.journal(1, 4, 0, b"h", b"p")
     await database.commit(batch)
