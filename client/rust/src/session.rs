@@ -50,6 +50,9 @@ pub(crate) struct App {
     lost: Option<Position>,
 }
 
+/// An event, and the hooks of its channel if it is a segment that has some.
+type Taken = (Event, Option<Arc<dyn ChannelEncryption>>);
+
 impl Shared {
     pub fn new(credit: u64, auto_ack: bool) -> Arc<Self> {
         let app = App {
@@ -73,8 +76,8 @@ impl Shared {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// The next event; the one before it counts as handled. With it the hooks of its channel, if it is a segment.
-    pub fn poll_event(&self, waker: &Waker) -> Poll<Option<(Event, Option<Arc<dyn ChannelEncryption>>)>> {
+    /// The next event; the one before it counts as handled.
+    pub fn poll_event(&self, waker: &Waker) -> Poll<Option<Taken>> {
         let mut app = self.app();
         let event = app.stream.take();
         let ack = app.auto_ack && !app.ack_scheduled && app.stream.ack_due().is_some();
