@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -210,35 +209,28 @@ func (s *socket) receive(deliver func(frames [][]byte)) {
 	go func() {
 		defer s.received.Done()
 		batch := make([][][]byte, 0, batchSize)
-		most := 1 // the first one at once: its caller may be waiting for nothing else
 		for {
 			_ = s.file.SetReadDeadline(time.Time{})
 			var open bool
-			batch, open = s.take(batch[:0], most)
+			batch, open = s.take(batch[:0])
 			for _, frames := range batch {
 				deliver(frames)
 			}
 			if !open {
 				return
 			}
-			if most == 1 && len(batch) == 1 {
-				runtime.Gosched() // the caller goes first
+			if len(batch) < batchSize {
+				// The descriptor may have told of it before: so look, and only then wait.
+				_ = s.raw.Read(func(uintptr) bool { return s.ready() })
 			}
-			if len(batch) == most {
-				most = min(2*most, batchSize)
-				continue
-			}
-			most = 1
-			// The descriptor may have told of it before: so look, and only then wait.
-			_ = s.raw.Read(func(uintptr) bool { return s.ready() })
 		}
 	}()
 }
 
-func (s *socket) take(batch [][][]byte, most int) (_ [][][]byte, open bool) {
+func (s *socket) take(batch [][][]byte) (_ [][][]byte, open bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(batch) < most && !s.closed {
+	for len(batch) < batchSize && !s.closed {
 		frame, err := s.zs.RecvBytes(zmq.DONTWAIT)
 		if err != nil {
 			break
