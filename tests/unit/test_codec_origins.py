@@ -20,7 +20,7 @@ JS_CLIENT: Final = ("tests/interop/test_js_client.py", "npm")
 ORIGINS: Final = {
     "ipc_schema/frames.py": JS_CLIENT,
     "ipc_schema/kernel/events.py": JS_CLIENT,
-    "ipc_schema/mapi/events.py": JS_CLIENT,
+    "ipc_schema/mapi/event_codec.py": JS_CLIENT,
     "ipc_schema/message.py": PROTOBUF,
     "kernel_proc/discovery/discv5/messages.py": ("tests/interop/discv5/test_discv5.py", "js"),
     "kernel_proc/discovery/discv5/packets.py": (
