@@ -43,7 +43,7 @@ FORMS = (
         "MessagingCalls",
         "`MessagingClient`",
         "MessagingClient",
-        (("messaging", "MessagingClient"), ("_channels", "ChannelMethods")),
+        (("messaging", "MessagingClient"), ("_app_requests", "AppRequests"), ("_channels", "ChannelMethods")),
         frozenset({"connect", "close", "connected", "next_event", "on"}),
     ),
     Form(

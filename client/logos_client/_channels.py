@@ -15,58 +15,27 @@ import os
 from collections.abc import Iterable
 from hashlib import sha256
 from itertools import accumulate, pairwise
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAX_BLOBS, Reply
 from ipc_schema.mapi import channels as schema
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
-from ipc_schema.mapi.methods import MapiLimits
+from logos_client._app_requests import AppRequests
 from logos_client._arguments import as_bytes, as_text
-from logos_client._channel_hooks import ChannelHooks, Hook
+from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.exceptions import public_errors
 
 __all__ = ["ChannelMethods"]
 
-B = TypeVar("B", bound=Body)
 
 _BLOB: Final = 1 << 20
 _KEY: Final = 32
 
 
-class ChannelMethods:
+class ChannelMethods(AppRequests):
     """The part of a `MessagingClient` that is about reliable channels."""
-
-    @property
-    def limits(self) -> MapiLimits:
-        """See `MessagingClient.limits`."""
-        raise NotImplementedError
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """See `MessagingClient.features`."""
-        raise NotImplementedError
-
-    @property
-    def _hooks(self) -> ChannelHooks:
-        raise NotImplementedError
-
-    async def _ask(
-        self,
-        method: str,
-        body: dict[str, Any] | None = None,
-        blobs: list[bytes] | None = None,
-        *,
-        timeout: float,
-        repeat: bool = False,
-    ) -> Reply:
-        raise NotImplementedError
-
-    @staticmethod
-    def _read(kind: type[B], reply: Reply) -> B:
-        raise NotImplementedError
 
     async def create_channel(
         self,
