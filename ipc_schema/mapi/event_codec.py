@@ -141,6 +141,7 @@ def decode_app_event(frame: bytes) -> AppEvent:
             if (
                 type(first) is int
                 and first == APP_EVENT
+                and type(header[3]) is int  # True and 1.0 equal 1, too
                 and type(stream_id) is bytes
                 and len(stream_id) == 16
                 and type(seq) is int

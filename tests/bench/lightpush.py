@@ -219,9 +219,8 @@ async def _ask() -> None:
     async with trio.open_nursery() as nursery:
         hosts = [Libp2pHost(key=NodeKey.generate()) for _ in range(PEERS)]
         for host in hosts:
-            MetadataProtocol(
-                host, cluster=0, shards=tuple
-            )  # a kernel disconnects peers that do not answer it
+            # A kernel disconnects peers that do not answer it.
+            MetadataProtocol(host, cluster=0, shards=tuple)
             await nursery.start(host.serve)
         clients = _Clients(hosts)
         emit("ready")

@@ -24,7 +24,7 @@ class ChannelHooks {
   }
   /// Throws `Error` (`kBadRequest`) where there are none.
   void clear(const std::string& channel_id);
-  /// Null: there are none. Whoever holds them may call them without a lock.
+  /// Null: there are none. The caller may call them without a lock.
   [[nodiscard]] std::shared_ptr<const HookPair> find(const std::string& channel_id) const;
 
  private:

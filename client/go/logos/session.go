@@ -44,7 +44,7 @@ func (c *MessagingClient) greeted(body []byte) (inFlight uint64, err error) {
 	first := c.hello == nil
 	c.hello, c.status = &hello, hello.Status
 	c.status.Topics = maps.Clone(c.status.Topics)
-	// The connection may be lost again before the app is told: what it has events of is the first stream.
+	// The connection may be lost again before the app learns of it: what it has events of is the first stream.
 	if lost := c.stream.greeted(hello.Stream.ID, hello.Stream.Acked, c.offered); c.lost == nil {
 		c.lost = lost
 	}

@@ -119,7 +119,7 @@ func (s *socket) common() error {
 	)
 }
 
-// A socket that tells of s when a connection has shaken hands, when it was lost, and when an attempt has failed.
+// A socket that reports when a connection of s has shaken hands, when it was lost, and when an attempt has failed.
 func (s *socket) monitor() (*socket, error) {
 	endpoint := fmt.Sprintf("inproc://logos-monitor-%d", monitors.Add(1))
 	if err := s.zs.Monitor(endpoint, zmq.EVENT_HANDSHAKE_SUCCEEDED|zmq.EVENT_DISCONNECTED|zmq.EVENT_CONNECT_RETRIED); err != nil {

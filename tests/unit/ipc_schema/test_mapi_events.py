@@ -144,6 +144,8 @@ def test_an_unknown_kind_keeps_its_place_in_the_stream() -> None:
         (1, STREAM[1:], "stream id: 15 bytes"),
         (2, -1, "seq"),
         (3, "1", "kind"),
+        (3, True, "kind"),
+        (3, 1.0, "kind"),
         (4, 2**63, "time"),
         (5, None, "content topic"),
         (6, HASH[1:], "message hash: 31 bytes"),
