@@ -48,9 +48,7 @@ void Connection::open() {
   // `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message, and aborts the process
   // then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never" (§1).
   socket_.set(zmq::sockopt::reconnect_ivl, std::numeric_limits<int>::max());
-  // Not 0: libzmq 4.3.5 aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that the socket was closed
-  // without linger and that the server died in the middle of a message to it.
-  socket_.set(zmq::sockopt::linger, 100);
+  socket_.set(zmq::sockopt::linger, kDealerLinger);
   socket_.set(zmq::sockopt::handshake_ivl, 5000);
   socket_.set(zmq::sockopt::maxmsgsize, kMaxFrame);
   const std::string inside = "inproc://monitor-" + to_hex(id_prefix_);

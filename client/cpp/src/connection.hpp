@@ -27,6 +27,9 @@ inline constexpr Milliseconds kFullRetry{5};
 /// Until the next attempt to connect, which double; up to the first more at random. A server lets in a few dozen clients at a
 /// time, and after a restart all come at once (§1).
 inline constexpr Clock::duration kReconnect = Milliseconds(50);
+/// Milliseconds. Not 0: libzmq 4.3.5 aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that a socket
+/// was closed without linger and that its server died in the middle of a message to it.
+inline constexpr int kDealerLinger = 100;
 
 /// A request to be made. Without a method it ends as soon as the connection is ready.
 struct Request {

@@ -17,7 +17,7 @@ void ControlProbe::ask(const std::string& endpoint, std::function<void(bool)> do
   waiting_.push_back(std::move(done));
   if (socket_) return;
   socket_ = zmq::socket_t(loop_.context, zmq::socket_type::dealer);
-  socket_.set(zmq::sockopt::linger, 0);
+  socket_.set(zmq::sockopt::linger, kDealerLinger);
   socket_.connect(endpoint);
   const Bytes header = encode_request_header(random_id(), "health", std::chrono::milliseconds(kTimeout).count(), 0);
   const Bytes body = pack(Value::Map{});
