@@ -177,7 +177,7 @@ def test_compiled_wheels_run(client_wheel: Path, node_wheel: Path, directory: Pa
         environment.install("--no-deps", wheel)
     modules = [
         "ipc_schema.frames",
-        "logos_client._connection",
+        "logos_sockets.drain",
         "kernel_proc.relay.intake",
         "mapi_proc.send.acceptance",
     ]
