@@ -82,19 +82,28 @@ class ReconnectingDealer:
         # A uint16 in the byte order of the host leads (zmq_socket_monitor(3)).
         event = int.from_bytes(frames[0][:2], sys.byteorder)
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._shaken, self.strange = True, False
-            self._delay = _RECONNECT
-            self._on_up()
+            if self._retry is None:  # else it is about a connection that was given up
+                self._shaken, self.strange = True, False
+                self._delay = _RECONNECT
+                self._on_up()
             return
-        if event == zmq.EVENT_DISCONNECTED:
-            self._shaken, self.strange = False, not self._shaken
-            self.socket.drain_now()
-        if self._retry is None and not self.socket.closed:
-            self.socket.disconnect(self._endpoint)
-            self._retry = self._loop.call_later(self._delay + random.random() * _RECONNECT, self._connect)  # noqa: S311
-            self._delay = min(2 * self._delay, _RECONNECT_MAX)
-        if event == zmq.EVENT_DISCONNECTED:
-            self._on_down()
+        lost = event == zmq.EVENT_DISCONNECTED
+        try:
+            if lost:
+                self._shaken, self.strange = False, not self._shaken
+                self.socket.drain_now()
+        finally:  # also if a message's handler raised: libzmq makes no connection by itself
+            self._give_up()
+            if lost:
+                self._on_down()
+
+    def _give_up(self) -> None:
+        """Let go of the connection, with all that is queued for its server, and make another one soon."""
+        if self._retry is not None or self.socket.closed:
+            return
+        self.socket.disconnect(self._endpoint)
+        self._retry = self._loop.call_later(self._delay + random.random() * _RECONNECT, self._connect)  # noqa: S311
+        self._delay = min(2 * self._delay, _RECONNECT_MAX)
 
     def _connect(self) -> None:
         self._monitor.drain_now()  # what it still says is about the connection before

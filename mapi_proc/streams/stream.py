@@ -86,8 +86,8 @@ class AppStream(ABC):
     ) -> int:
         """Add an event. Return its seq.
 
-        `fields` is the result of `ipc_schema.mapi.events.pack_fields` for this kind. A durable stream needs
-        the `batch` of this input and sends once that is on disk; `payload_id` says that the payload is
+        `fields` is the result of `ipc_schema.mapi.event_codec.pack_fields` for this kind. A durable stream
+        needs the `batch` of this input and sends once that is on disk; `payload_id` says that the payload is
         stored there already (`Batch.share_payload`).
         """
 

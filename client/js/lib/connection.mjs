@@ -91,7 +91,9 @@ export class Connection {
     this.#endpoint = endpoint;
     this.#handlers = handlers;
     this.#socket = new Dealer(OPTIONS);
-    this.#socket.events.on("handshake", () => this.#connected());
+    this.#socket.events.on("handshake", () => {
+      if (!this.#retry) this.#connected(); // else it is about a connection that was given up
+    });
     this.#socket.events.on("disconnect", () => this.#disconnected());
     this.#socket.events.on("connect:retry", () => this.#reconnect()); // libzmq would wait now
     try {
