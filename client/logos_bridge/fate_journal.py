@@ -53,7 +53,7 @@ class FateJournal:
         self.outcomes = NewestOutcomes()
         """Also of sends that are not open here yet."""
         self._dropped_ns = 0
-        """When the journal last told that it had dropped events."""
+        """When the journal last reported dropped events."""
 
     async def follow(self) -> None:
         """Give each fate to its send."""

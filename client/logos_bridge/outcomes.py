@@ -1,4 +1,4 @@
-"""What an event of the Messaging API tells of a send. Pure."""
+"""What an event of the Messaging API means for a send. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NewestOutcomes:
 
 
 class Doubts:
-    """Finds sends that are final at the Messaging API though no event told of it.
+    """Finds sends that are final at the Messaging API though no event said so.
 
     They are missing in two looks: at the first one, the event may be on its way.
     """
