@@ -24,7 +24,7 @@ class ContractHook(BuildHookInterface):  # type: ignore[misc,type-arg,unused-ign
 
     def dependencies(self) -> list[str]:
         compiler = self._compiler()
-        return list(compiler.REQUIREMENTS) if compiler is not None else []
+        return compiler.requirements() if compiler is not None else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":

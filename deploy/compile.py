@@ -23,6 +23,7 @@ classes of its own group. What stays out, and why:
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,9 @@ except ImportError:  # as a script: a build of wheels has hatchling, a developer
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 SWITCH: Final = "LOGOS_COMPILED"
-REQUIREMENTS: Final = ("mypy==2.4.1", "setuptools>=80,<81")
+_TYPED: Final = ("coincurve", "cryptography", "msgpack", "pyzmq", "trio")
+"""What the modules import, besides py-libp2p, which needs a compiler and GMP. What mypy cannot find is `Any`
+to it, and mypyc makes of a class with such a base one that crashes: `_CONFIG` refuses that."""
 
 
 class Group(NamedTuple):
@@ -106,6 +109,7 @@ explicit_package_bases = True
 namespace_packages = True
 ignore_missing_imports = True
 follow_imports = silent
+disallow_subclassing_any = True
 """
 
 
@@ -172,6 +176,13 @@ def build_into(wheel: dict[str, Any], groups: Sequence[Group]) -> str:
     return built
 
 
+def requirements() -> list[str]:
+    """Return what a build needs, in the versions that the node is locked to."""
+    lock = (ROOT / "requirements" / "runtime.lock").read_text(encoding="utf-8")
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", lock, re.MULTILINE))
+    return ["mypy==2.4.1", "setuptools>=80,<81", *(f"{name}=={locked[name]}" for name in _TYPED)]
+
+
 def wanted() -> bool:
     """Return whether the environment asks for a compiled wheel."""
     return os.environ.get(SWITCH) == "1"
@@ -181,7 +192,7 @@ class CustomBuildHook(_Hook):
     """Put the extension modules into the wheel."""
 
     def dependencies(self) -> list[str]:
-        return list(REQUIREMENTS) if wanted() else []
+        return requirements() if wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if wanted() and self.target_name == "wheel" and version != "editable":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import trio
 from cryptography.exceptions import InvalidTag
@@ -18,88 +18,19 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
 from kernel_proc.p2p._libp2p import (
     ID,
-    ConnectionType,
-    IRawConnection,
     KeyPair,
-    Multiaddr,
     NoiseTransportReadWriter,
     PatternXX,
     SecureSession,
     create_x25519_key_pair,
 )
+from kernel_proc.p2p.buffered import READ_SIZE, BufferedTransport, ByteStream, HandshakeConnection
 from kernel_proc.p2p.scratch import FRAME_ROOM, HEADER_ROOM, Scratch
 
 PROTOCOL = "/noise"
 TAG = 16
 MAX_FRAME = 65535
 MAX_PLAINTEXT = MAX_FRAME - TAG
-READ_SIZE = 2 * 65536
-"""Large enough for a frame of maximum size and the start of the next."""
-
-
-class ByteStream(Protocol):
-    """A transport: a trio.SocketStream, or a WebSocket."""
-
-    async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
-    async def send_all(self, data: bytes) -> None: ...
-    async def aclose(self) -> None: ...
-
-
-class BufferedTransport:
-    """Exact reads over a transport, for negotiation and handshake."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self.stream = stream
-        self._buffer = bytearray()
-
-    async def read_exactly(self, count: int) -> bytes:
-        """Read exactly `count` bytes. Raise ConnectionEnded at EOF."""
-        while len(self._buffer) < count:
-            data = await self.stream.receive_some(READ_SIZE)
-            if not data:
-                raise ConnectionEnded("closed by peer")
-            self._buffer += data
-        result = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return result
-
-    async def write(self, data: bytes) -> None:
-        await self.stream.send_all(data)
-
-    def take_rest(self) -> bytes:
-        """Return what was read beyond the last exact read."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest
-
-
-class _HandshakeConnection(IRawConnection):
-    """The transport as seen by py-libp2p's handshake."""
-
-    def __init__(self, transport: BufferedTransport, *, initiator: bool) -> None:
-        self.is_initiator = initiator
-        self._transport = transport
-
-    async def read(self, n: int | None = None) -> bytes:
-        if n is None:
-            raise ProtocolViolation("noise: unbounded read")
-        # Read the whole count at once: the library's read_exactly gives up after 100 partial reads.
-        return await self._transport.read_exactly(n)
-
-    async def write(self, data: bytes) -> None:
-        await self._transport.write(data)
-
-    async def close(self) -> None:
-        """No-op: the transport is closed by its owner."""
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return None
-
-    def get_transport_addresses(self) -> list[Multiaddr]:
-        return []
-
-    def get_connection_type(self) -> ConnectionType:
-        return ConnectionType.DIRECT
 
 
 class NoiseSecurity:
@@ -122,7 +53,7 @@ class NoiseSecurity:
         # XX transmits both static keys; the payload binds ours to the node's identity by a signature of the
         # libp2p key (libp2p/specs/noise, Static Key Authentication).
         pattern = PatternXX(self._local, self._private, self._static)
-        connection = _HandshakeConnection(transport, initiator=initiator)
+        connection = HandshakeConnection(transport, initiator=initiator)
         if initiator:
             session = await pattern.handshake_outbound(connection, expected)
         else:

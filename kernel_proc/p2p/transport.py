@@ -20,7 +20,7 @@ from wsproto.utilities import ProtocolError
 
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import BadAddress, DialError
-from kernel_proc.p2p.noise import ByteStream
+from kernel_proc.p2p.buffered import ByteStream
 from kernel_proc.p2p.tls import ServerCertificate, client_handshake
 
 BACKLOG = 128

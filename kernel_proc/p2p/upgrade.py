@@ -10,12 +10,13 @@ import trio
 
 from kernel_proc.p2p import mplex, noise, yamux
 from kernel_proc.p2p._libp2p import ID
+from kernel_proc.p2p.buffered import BufferedTransport, ByteStream
 from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.multistream import answer_select, select_one_of
 from kernel_proc.p2p.muxer import Muxer
-from kernel_proc.p2p.noise import BufferedTransport, ByteStream, NoiseSecurity
+from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.yamux import Yamux
 

@@ -11,9 +11,9 @@ from Crypto.PublicKey import RSA
 
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p._libp2p import ID, PatternXX, create_x25519_key_pair
+from kernel_proc.p2p.buffered import BufferedTransport, HandshakeConnection
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.multistream import select_one_of
-from kernel_proc.p2p.noise import BufferedTransport, _HandshakeConnection
 from tests.support.aio import trio_test
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.unit.kernel_proc.p2p.support import until
@@ -65,7 +65,7 @@ async def knock(address: str, exponent: int) -> None:
     async with tcp:
         buffered = BufferedTransport(stream)
         await select_one_of(buffered, ("/noise",))
-        await forger.handshake_outbound(_HandshakeConnection(buffered, initiator=True), endpoint.peer_id)
+        await forger.handshake_outbound(HandshakeConnection(buffered, initiator=True), endpoint.peer_id)
         with suppress(OSError):
             while await stream.receive_some(4096):
                 pass

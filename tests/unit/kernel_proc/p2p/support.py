@@ -14,13 +14,14 @@ import trio.testing
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p._libp2p import ID
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText, Stream
+from kernel_proc.p2p.buffered import BufferedTransport, ByteStream
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.muxer import Muxer
-from kernel_proc.p2p.noise import BufferedTransport, ByteStream, NoiseSecurity, SecureChannel
+from kernel_proc.p2p.noise import NoiseSecurity, SecureChannel
 from kernel_proc.p2p.scratch import Scratch
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import PROTOCOL as YAMUX

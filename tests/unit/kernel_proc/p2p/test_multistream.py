@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed, ProtocolViolation
+from kernel_proc.p2p.buffered import BufferedTransport
 from kernel_proc.p2p.multistream import (
     HEADER,
     MAX_PROPOSALS,
@@ -15,7 +16,6 @@ from kernel_proc.p2p.multistream import (
     read_message,
     select_one_of,
 )
-from kernel_proc.p2p.noise import BufferedTransport
 from tests.support.aio import trio_test
 
 

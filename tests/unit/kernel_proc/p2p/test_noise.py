@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
 from kernel_proc.p2p._libp2p import ID
-from kernel_proc.p2p.noise import MAX_PLAINTEXT, BufferedTransport, ByteStream, NoiseSecurity, SecureChannel
+from kernel_proc.p2p.buffered import BufferedTransport, ByteStream
+from kernel_proc.p2p.noise import MAX_PLAINTEXT, NoiseSecurity, SecureChannel
 from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import KEYS, channels
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p.api import StreamClosed
+from kernel_proc.p2p.buffered import ByteStream
 from kernel_proc.p2p.limits import KIB
-from kernel_proc.p2p.noise import ByteStream
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import (
     ACK,
