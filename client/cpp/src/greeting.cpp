@@ -29,6 +29,7 @@ void Connection::watch_link() {
     std::uint16_t kind = 0;
     std::memcpy(&kind, event.data(), sizeof kind);
     if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+      if (reconnect_timer_) continue;  // it is about a connection that was given up
       shaken_ = true;
       strange_ = false;
       reconnect_delay_ = kReconnect;
@@ -56,7 +57,7 @@ void Connection::disconnected() {
   lose("the connection was lost");
 }
 
-/// Let go of the connection, with all that is queued for its server, and make another one soon.
+/// Drop the connection, with all that is queued for its server, and make another one soon.
 void Connection::reconnect() {
   if (state_ == State::kClosed || reconnect_timer_) return;
   socket_.disconnect(endpoint_);

@@ -19,6 +19,10 @@ func (c *connection) noticed(frames [][]byte) {
 	switch zmq.Event(binary.NativeEndian.Uint16(frames[0])) {
 	case zmq.EVENT_HANDSHAKE_SUCCEEDED:
 		c.mu.Lock()
+		if c.retrying { // it is about a connection that was given up
+			c.mu.Unlock()
+			return
+		}
 		c.shaken, c.strange, c.retryDelay = true, false, reconnect
 		c.mu.Unlock()
 		c.greet()
@@ -35,7 +39,7 @@ func (c *connection) noticed(frames [][]byte) {
 	}
 }
 
-// Lets go of the connection, with all that is queued for its server, and makes another one soon.
+// Drops the connection, with all that is queued for its server, and makes another one soon.
 func (c *connection) reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -185,6 +185,7 @@ impl<S: Session> LinkTask<S> {
         if std::mem::take(&mut self.monitor_due) {
             while let Some(change) = self.monitor.change() {
                 match change {
+                    Change::Up if self.connect_at.is_some() => {} // about a connection that was given up
                     Change::Up => self.connected(),
                     Change::Down => self.disconnected(),
                     Change::Failed => self.reconnect(),
@@ -381,7 +382,7 @@ impl<S: Session> LinkTask<S> {
         self.lose("the connection was lost");
     }
 
-    /// Let go of the connection, with all that is queued for its server, and make another one soon.
+    /// Drop the connection, with all that is queued for its server, and make another one soon.
     fn reconnect(&mut self) {
         if self.connect_at.is_some() {
             return;
