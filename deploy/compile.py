@@ -64,7 +64,7 @@ CLIENT: Final = Group(
         "ipc_schema": "fields frames message server steady",
         "ipc_schema/mapi": "event_codec",
         "ipc_schema/streams": "ring gaps coverage",
-        "logos_sockets": "backlog door drain memory window",
+        "logos_sockets": "backlog door drain memory outgoing window",
     },
 )
 KERNEL: Final = Group(

@@ -95,11 +95,8 @@ class Outgoing:
         """Whether messages, or who was refused, wait for a peer."""
         return bool(self._backlogs or self._refused)
 
-    def send(self, frames: Sequence[bytes]) -> bool:
-        """See `DrainSocket`."""
-        return self._send_in_order(frames)
-
-    def _send_in_order(self, frames: Sequence[bytes], *, stream: bool = False) -> bool:
+    def send(self, frames: Sequence[bytes], *, stream: bool = False) -> bool:
+        """See `DrainSocket`. `stream`: it is one of `send_soon`."""
         if self._closed:
             return False
         if self._run:
@@ -127,7 +124,7 @@ class Outgoing:
         """See `DrainSocket`."""
         key = frames[0] if self.keyed else b""
         if self._closed or key in self._backlogs:
-            return self._send_in_order(frames, stream=self.keyed)
+            return self.send(frames, stream=self.keyed)
         if not self.windows.take(key, len(frames[-1]) + _OVERHEAD):
             self._note_refused(key)
             return False
