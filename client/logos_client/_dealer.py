@@ -29,7 +29,7 @@ _EVENTS: Final = int(
 #: a few dozen clients at a time, and after a restart all come at once.
 _RECONNECT: Final = 0.05
 _RECONNECT_MAX: Final = 0.25
-#: Of every reply and event. What has fewer is no message; see `behind_a_short_one`.
+#: Of every reply and event. Anything shorter is not a message; see `behind_a_short_one`.
 _LEAST_FRAMES: Final = 3
 
 
@@ -98,7 +98,7 @@ class ReconnectingDealer:
                 self._on_down()
 
     def _give_up(self) -> None:
-        """Let go of the connection, with all that is queued for its server, and make another one soon."""
+        """Drop the connection, with all that is queued for its server, and make another one soon."""
         if self._retry is not None or self.socket.closed:
             return
         self.socket.disconnect(self._endpoint)

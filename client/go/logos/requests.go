@@ -27,7 +27,7 @@ func (c *MessagingClient) ask(ctx context.Context, method string, body any, blob
 	return c.connection.request(ctx, method, body, blobs...)
 }
 
-// A request that done twice is done once: it does not give up when a connection is lost.
+// An idempotent request: it does not give up when a connection is lost.
 func (c *MessagingClient) repeat(ctx context.Context, method string, body, into any, blobs ...[]byte) error {
 	answer, err := c.repeatWhole(ctx, method, body, blobs...)
 	if err != nil || into == nil {

@@ -55,7 +55,7 @@ export class ChannelMethods {
     this.#session.hooks.set(channelId, encrypt, decrypt);
   }
 
-  /** Use a channel's hooks no more. Throws `bad_request` where there are none. @param {string} channelId */
+  /** Stop using a channel's hooks. Throws `bad_request` where there are none. @param {string} channelId */
   clearChannelEncryption(channelId) {
     check.text("channel id", channelId);
     this.#session.hooks.clear(channelId);
@@ -81,7 +81,7 @@ export class ChannelMethods {
     return /** @type {any} */ (body);
   }
 
-  /** Stop to receive and send; a named app's stored state stays. @param {string} channelId */
+  /** Stop receiving and sending; a named app's stored state stays. @param {string} channelId */
   async closeChannel(channelId) {
     await this.#session.repeat("channel.close", { channel_id: channelId });
   }

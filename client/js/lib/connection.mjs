@@ -341,7 +341,7 @@ export class Connection {
     this.#lose("the connection was lost");
   }
 
-  /** Let go of the connection, with all that is queued for its server, and make another one soon. */
+  /** Drop the connection, with all that is queued for its server, and make another one soon. */
   #reconnect() {
     if (this.#retry || this.#socket.closed) return;
     this.#socket.disconnect(this.#endpoint);

@@ -34,7 +34,7 @@ export const closed = () => new LogosError("not_ready", "the client is closed", 
 export const isLost = (error) => error instanceof LogosError && error.code === "peer_restarted";
 
 /**
- * Make a request that done twice is done once: a lost connection is no reason to give up.
+ * Make an idempotent request: a lost connection is no reason to give up.
  * @template T
  * @param {(remaining: number) => Promise<T>} attempt gets the milliseconds that are left
  * @param {number} timeout ms

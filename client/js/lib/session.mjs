@@ -83,7 +83,7 @@ export class AppSession {
   }
 
   /**
-   * The reply to a request that done twice is done once: a lost connection is no reason to give up.
+   * The reply to an idempotent request: a lost connection is no reason to give up.
    * @param {string} method
    * @param {Record<string, unknown>} [body]
    * @param {Uint8Array[]} [blobs]

@@ -167,7 +167,7 @@ impl Link {
         }
     }
 
-    /// A request that done twice is done once: a lost connection is no reason to give up.
+    /// An idempotent request: a lost connection is no reason to give up.
     pub async fn repeat(&self, method: &str, body: Body, blobs: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply> {
         let deadline = Instant::now() + timeout;
         let call = Call::new(method, body, blobs);

@@ -214,7 +214,7 @@ impl MessagingClient {
         self.inner.link.request(method, body, blobs, self.timeout).await
     }
 
-    /// A request that done twice is done once: it does not give up when a connection is lost.
+    /// An idempotent request: it does not give up when a connection is lost.
     pub(crate) async fn repeat(&self, method: &str, body: Body, blobs: Vec<Vec<u8>>) -> Result<Reply> {
         self.inner.link.repeat(method, body, blobs, self.timeout).await
     }

@@ -316,7 +316,7 @@ export class MessagingClient {
   }
 
   /**
-   * A request that done twice is done once: a lost connection is no reason to give up.
+   * An idempotent request: a lost connection is no reason to give up.
    * @param {string} op
    * @param {Record<string, unknown>} [fields]
    * @param {number} [timeout]
