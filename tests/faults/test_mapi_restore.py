@@ -259,7 +259,7 @@ async def test_a_page_tells_a_new_gateway_what_it_has_seen(directory: Path) -> N
         try:
             blind = await journals.open("alice")
             seen = SeenPosition(stream=last.stream_id, seq=last.seq, instance=instance)
-            assert blind.must_tell(seen)
+            assert blind.must_report(seen)
             told = await journals.open("alice", seen=seen)
             assert told is not blind
             assert "alice has seen event" in mapi.logged()

@@ -77,10 +77,10 @@ class _Away(NamedTuple):
 class Journal:
     """One app's connection, its unacknowledged events, and the outcome of its sends."""
 
-    def __init__(self, client: MessagingClient, limit: Callable[[], int], *, told: bool = False) -> None:
+    def __init__(self, client: MessagingClient, limit: Callable[[], int], *, reported: bool = False) -> None:
         """`limit()` returns the bytes that the window may hold now."""
         self.client = client
-        self._told = told
+        self._reported = reported
         self._instance = client.instance
         self.window = JournalWindow()
         self.readers: set[JournalReader] = set()
@@ -103,10 +103,10 @@ class Journal:
 
     # -- reading ---------------------------------------------------------------------------------------------
 
-    def must_tell(self, seen: SeenPosition | None) -> bool:
+    def must_report(self, seen: SeenPosition | None) -> bool:
         """Whether this connection must be made again, for the Messaging API to be told what a reader has
         seen: it is of an earlier Messaging API than any that this connection knew. Once is enough."""
-        return seen is not None and not self._told and seen.instance != self._instance
+        return seen is not None and not self._reported and seen.instance != self._instance
 
     async def changed(self) -> None:
         """Wait until there may be new events."""

@@ -74,7 +74,7 @@ class Journals:
         (`busy`), or no Messaging API (`not_ready`).
         """
         journal = self._journals.get(name)
-        if journal is not None and not journal.closed and not journal.must_tell(seen):
+        if journal is not None and not journal.closed and not journal.must_report(seen):
             journal.idle_since = None
             return journal
         if self._endpoints is None:
@@ -89,7 +89,7 @@ class Journals:
             opening.add_done_callback(lambda task: self._opened(name, task))
         # Shielded: of two requests for one app, cancelling one must not cancel the other.
         journal = await asyncio.shield(opening)
-        if journal.must_tell(seen):  # it was opened for another request, which had nothing to tell
+        if journal.must_report(seen):  # it was opened for another request, which had nothing to report
             return await self.open(name, takeover=takeover, seen=seen)
         return journal
 
@@ -102,7 +102,7 @@ class Journals:
         self, endpoints: MapiEndpoints, name: str, takeover: bool, seen: SeenPosition | None
     ) -> Journal:
         journal = self._journals.get(name)
-        if journal is not None and (journal.closed or journal.must_tell(seen)):
+        if journal is not None and (journal.closed or journal.must_report(seen)):
             await self._discard(name, journal)
             journal = None
         if journal is None:
@@ -117,7 +117,7 @@ class Journals:
                 seen=seen,
                 timeout=5.0,
             )
-            journal = self._journals[name] = Journal(client, self._window_bytes, told=seen is not None)
+            journal = self._journals[name] = Journal(client, self._window_bytes, reported=seen is not None)
         journal.idle_since = None
         return journal
 
