@@ -1,6 +1,5 @@
 """Declared bodies: dataclasses whose annotations say how they are read and checked.
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
     class LeaseAcquire(Body):
         shards: tuple[Shard, ...]
 
@@ -24,14 +23,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Final,
     NamedTuple,
     Self,
     Union,
+    dataclass_transform,
     get_args,
     get_origin,
     get_type_hints,
@@ -103,18 +104,19 @@ _Reader = Callable[[Any], Any]
 _Writer = Callable[[Any], Any]
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 class Body:
-    """Base of declared bodies."""
+    """Base of declared bodies: makes each subclass a frozen dataclass with keyword-only fields."""
 
-    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.__repr__ = Body.__repr__  # type: ignore[method-assign]  # else the dataclass makes one of its own
+        dataclass(frozen=True, kw_only=True, repr=False)(cls)
 
     def __repr__(self) -> str:
         """Represent it like a dataclass, but with bytes as hex: they are ids, hashes and records."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
         shown = (
             f"{name}={value.hex() if isinstance(value, bytes) else repr(value)}" for name, value in values
         )
@@ -132,10 +134,10 @@ class Body:
     def to_body(self) -> dict[str, object]:
         """Return the map of msgpack values, without fields that are None."""
         body: dict[str, object] = {}
-        for field in _plan(type(self)):
-            value = getattr(self, field.name)
+        for name, _, write, _ in _plan(type(self)):
+            value = getattr(self, name)
             if value is not None:
-                body[field.name] = value if field.write is None else field.write(value)
+                body[name] = value if write is None else write(value)
         return body
 
 
@@ -156,11 +158,11 @@ def _plan(cls: type[Body]) -> tuple[_Field, ...]:
         return known
     hints = get_type_hints(cls, include_extras=True)
     plan = []
-    for field in fields(cls):  # type: ignore[arg-type]  # every Body is a dataclass
-        read, write = _codec(hints[field.name])
-        required = field.default is MISSING and field.default_factory is MISSING
-        required = required or field.metadata.get("required", False)
-        plan.append(_Field(field.name, read, write, required))
+    for one in fields(cls):
+        read, write = _codec(hints[one.name])
+        required = one.default is MISSING and one.default_factory is MISSING
+        required = required or one.metadata.get("required", False)
+        plan.append(_Field(one.name, read, write, required))
     return _plans.setdefault(cls, tuple(plan))
 
 
@@ -179,7 +181,6 @@ def _read_values(cls: type[Body], body: Mapping[str, object]) -> dict[str, Any]:
     return values
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Empty(Body):
     """A body without fields."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import AnyNumber, Body, Empty, Method, Size, Uint
@@ -26,14 +25,12 @@ LOG_LEVEL: Final = "log_level"
 METRICS: Final = "metrics"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HealthRequest(Body):
     """`detail`: what the process consists of, too (the kernel has it)."""
 
     detail: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlHealthReply(Body):
     """The common part of both servers' health. Each may add keys of its own; read those from the body."""
 
@@ -44,7 +41,6 @@ class ControlHealthReply(Body):
     uptime_ms: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLevelRequest(Body):
     """Set the level of a logger; None: of all."""
 
@@ -52,14 +48,12 @@ class LogLevelRequest(Body):
     logger: Annotated[str, Size(256)] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLevelReply(Body):
     """The previous level."""
 
     previous: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsReply(Body):
     """Every counter and gauge: (name, labels, value), names without prefix.
 

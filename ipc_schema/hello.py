@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Annotated, Final
 
 from ipc_schema import PROTOCOL_MIN, PROTOCOL_VERSION
@@ -55,7 +55,6 @@ def negotiate(offered: Sequence[int], supported: tuple[int, int] = (PROTOCOL_MIN
     return version
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SeenPosition(Body):
     """The last event that an app has received of its stream, and the instance of the server it came from."""
 
@@ -64,7 +63,6 @@ class SeenPosition(Body):
     instance: Bin16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HelloRequest(Body):
     """`kind`: `mapi`, `tool` or `app`. `takeover`, `credit` and `seen` are for the Messaging API alone."""
 
@@ -83,7 +81,6 @@ class HelloRequest(Body):
         return negotiate(self.protocol)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInfo(Body):
     """The network that a kernel is on. `shard_count` 0: static sharding; `preset` may be empty."""
 
@@ -94,7 +91,6 @@ class NetworkInfo(Body):
     rln_required: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits(Body):
     """Limits common to both servers: requests in flight per consumer, bytes of a body, bytes of a blob."""
 
@@ -103,7 +99,6 @@ class Limits(Body):
     blob_bytes: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HelloReply(Body):
     """The common part of both servers' reply.
 

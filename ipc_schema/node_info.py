@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Body, Size
@@ -12,13 +11,11 @@ __all__ = ["NODE_INFO", "NodeInfoReply", "NodeInfoRequest"]
 NODE_INFO: Final = "node.info"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfoRequest(Body):
     """The facts to return; None: all."""
 
     ids: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfoReply(Body):
     info: dict[str, object]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Body, Empty, Method, Range, Size, Uint
@@ -57,7 +56,6 @@ _Enr = Annotated[str, Size(420, 1)]
 _Url = Annotated[str, Size(400, 1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Discv5Record(Body):
     """State of discv5: `nodes` in its table, of which `verified` have answered; `observed`: our address as
     others see it."""
@@ -70,7 +68,6 @@ class Discv5Record(Body):
     observed: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ListRecord(Body):
     """A signed node list in the DNS (EIP-1459). `read_ms`: when it was read, ms since 1970; 0: not yet."""
 
@@ -81,7 +78,6 @@ class ListRecord(Body):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryStatus(Body):
     """Reply of `discovery.status`.
 
@@ -104,7 +100,6 @@ class DiscoveryStatus(Body):
     short_services: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryRunning(Body):
     """Reply of `discovery.start` and `discovery.stop`: `changed` is False if it was in that state before."""
 
@@ -112,7 +107,6 @@ class DiscoveryRunning(Body):
     changed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BootnodesRequest(Body):
     """Bootstrap discv5 from these nodes, replacing those set before; with `add`, in addition to them."""
 
@@ -120,12 +114,10 @@ class BootnodesRequest(Body):
     add: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BootnodesReply(Body):
     boot_nodes: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ListRequest(Body):
     """Read a signed list once. `name_server`: `<IP>[:<port>]`, None: as configured. `use`: add the nodes."""
 
@@ -134,7 +126,6 @@ class ListRequest(Body):
     use: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ListReply(Body):
     """`enrs` as text. `complete` is False if part of the list was skipped, for the reasons in `errors`."""
 
@@ -144,7 +135,6 @@ class ListReply(Body):
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FindNodeRequest(Body):
     """Ask a node by discv5 for the nodes that it knows at these distances from itself (0: its own record).
 
@@ -155,7 +145,6 @@ class FindNodeRequest(Body):
     distances: Annotated[tuple[Annotated[int, Range(0, MAX_DISTANCE)], ...], Size(MAX_DISTANCES)] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EnrRecord(Body):
     """A verified node record (EIP-778), decoded. `capabilities` is None if it has no `waku2` entry, `cluster`
     if it has no shards; `addresses` are multiaddrs of the libp2p node."""
@@ -169,7 +158,6 @@ class EnrRecord(Body):
     shards: tuple[Uint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FindNodeReply(Body):
     """`node`: the record in the request. `answered` is False without a response, for the reason in `why`, or
     if there was nothing to ask."""
@@ -180,14 +168,12 @@ class FindNodeReply(Body):
     nodes: tuple[EnrRecord, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPeersRequest(Body):
     """Request the best `limit` peers of the store."""
 
     limit: Annotated[int, Range(1, MAX_KNOWN)] = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRecord(Body):
     """A peer of the store.
 
@@ -209,7 +195,6 @@ class KnownRecord(Body):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPeersReply(Body):
     """`total`: the number of peers in the store."""
 

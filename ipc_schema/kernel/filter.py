@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Body, Empty, Method, Size, Uint
@@ -43,7 +42,6 @@ Held = dict[str, dict[str, tuple[str, ...]]]
 """Pubsub topic → peer id → content topics that the peer holds for the requesting consumer."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribeRequest(Body):
     """Subscribe at a peer to these content topics of one shard, on which the consumer must hold a lease.
 
@@ -58,7 +56,6 @@ class FilterSubscribeRequest(Body):
     exclude: Annotated[tuple[PeerName, ...], Size(MAX_FILTER_EXCLUDED)] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribeReply(Body):
     """`peer` holds the subscription; `held`: all that peers hold for the consumer on that pubsub topic."""
 
@@ -67,7 +64,6 @@ class FilterSubscribeReply(Body):
     held: Held
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterUnsubscribeRequest(Body):
     """Unsubscribe from content topics (none given: all) of one shard (none given: of the shard they belong
     to, or of every shard), at one peer or at all of them."""
@@ -78,7 +74,6 @@ class FilterUnsubscribeRequest(Body):
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterUnsubscribeReply(Body):
     """`held`: what is left.
 
@@ -89,14 +84,12 @@ class FilterUnsubscribeReply(Body):
     errors: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPingRequest(Body):
     """Ask one peer, or all that hold something for the consumer, whether they still do."""
 
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPeer(Body):
     """One peer's answer: `status` 200 it does, 404 it does not, None: no answer, `error` says why."""
 
@@ -105,7 +98,6 @@ class FilterPeer(Body):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPingReply(Body):
     """`held`: what peers hold for the consumer after the ping."""
 
@@ -113,7 +105,6 @@ class FilterPingReply(Body):
     held: Held
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscriber(Body):
     """A light client of this node's filter service; `criteria`: (pubsub topic, content topic) of each
     subscription."""
@@ -122,7 +113,6 @@ class FilterSubscriber(Body):
     criteria: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribersReply(Body):
     """As many light clients as fit in a reply; `total`: how many there are."""
 

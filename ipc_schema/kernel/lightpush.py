@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.body import Bin32, Body, Method, Ns, Uint
@@ -19,7 +18,6 @@ __all__ = [
 LIGHTPUSH_PUBLISH: Final = "lightpush.publish"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LightpushPublishRequest(PublishRequest):
     """Publish through another node.
 
@@ -29,7 +27,6 @@ class LightpushPublishRequest(PublishRequest):
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LightpushPublishReply(Body):
     """`peer` has published it to `relay_peers` peers of its own (None: the legacy version does not report
     it)."""

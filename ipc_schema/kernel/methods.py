@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import AnyNumber, Bin8, Body, Empty, Method, Range, Size, Uint
@@ -77,7 +76,6 @@ _Shards = Annotated[tuple[Shard, ...], Size(MAX_LEASED_SHARDS)]
 # --- hello and streams ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits(Limits):
     """Limits of a kernel. `max_payload`: bytes that certainly fit in a message; None: not reported."""
 
@@ -87,7 +85,6 @@ class KernelLimits(Limits):
     max_payload: Uint | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KernelHello(HelloReply):
     """Reply of the kernel's hello. `events`: endpoint of the XPUB; `streams`: what is recorded now."""
 
@@ -97,14 +94,12 @@ class KernelHello(HelloReply):
     streams: tuple[StreamState, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseAcquireRequest(Body):
     """Acquire or renew leases on these shards, all or none."""
 
     shards: _Shards
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseAcquireReply(Body):
     """One stream state per requested shard, in the same order."""
 
@@ -112,19 +107,16 @@ class LeaseAcquireReply(Body):
     ttl_ms: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseReleaseRequest(Body):
     shards: _Shards
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseReleaseReply(Body):
     """The shards on which this consumer held a lease."""
 
     released: _Shards
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReplayRequest(Body):
     """Request the events of a stream behind seq `after`."""
 
@@ -133,7 +125,6 @@ class StreamReplayRequest(Body):
     after: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReplayReply(Body):
     """`events` events up to seq `last`, two blobs each; `complete`: there is no later one."""
 
@@ -167,12 +158,10 @@ def trimmed_first(error: IpcError, after: int) -> int | None:
 # --- peers ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConnectRequest(Body):
     addresses: Annotated[tuple[Address, ...], Size(64)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectResult(Body):
     """Result for one address: a peer id or an error."""
 
@@ -181,24 +170,20 @@ class ConnectResult(Body):
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConnectReply(Body):
     results: tuple[ConnectResult, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeersDisconnectRequest(Body):
     peer_id: PeerId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeersDisconnectReply(Body):
     """False: the peer was not connected."""
 
     disconnected: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeersListReply(Body):
     """As many peers as fit in a reply; `total`: how many are connected."""
 
@@ -209,7 +194,6 @@ class PeersListReply(Body):
 # --- the node ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OptionRecord(Body):
     """A configuration option; secrets have no value.
 
@@ -226,12 +210,10 @@ class OptionRecord(Body):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfigReply(Body):
     options: tuple[OptionRecord, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeMetricsReply(Body):
     """(name, labels, value) of each sample."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Body, Method, Range, Size
@@ -22,7 +21,6 @@ MAX_EXCHANGED: Final = 60
 """Most records in one reply of a service (nwaku)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeRequest(Body):
     """Request at most `count` records. `peer` is a peer id or a multiaddr; None: good peers are tried."""
 
@@ -30,7 +28,6 @@ class PeerExchangeRequest(Body):
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeReply(Body):
     """`enrs`: signed records in RLP (EIP-778), as received and not verified yet."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from ipc_schema.body import Body, Uint
@@ -62,7 +61,6 @@ class PeerChange(StrEnum):
     CHANGED = "changed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolHealth(Body):
     """One protocol of the node. `strength`: connected peers that carry it."""
 
@@ -72,7 +70,6 @@ class ProtocolHealth(Body):
     strength: Uint = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardHealth(Body):
     """One shard of the node's cluster; `health` is a `TopicHealth`.
 
@@ -88,7 +85,6 @@ class ShardHealth(Body):
     health: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EventLoopHealth(Body):
     """Latency of the kernel's loop in ms, and its mean over 1, 5 and 15 minutes in units of the accepted lag
     (50 ms; 1 is just acceptable, more is possible)."""
@@ -99,7 +95,6 @@ class EventLoopHealth(Body):
     load_15m: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeHealth(Body):
     """Reply of `node.health` and content of the health event; `state` is a `ProtocolState`."""
 
@@ -109,7 +104,6 @@ class NodeHealth(Body):
     event_loop: EventLoopHealth = EventLoopHealth()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PeerRecord(Body):
     """A peer: element of `peers.list` and content of the peer event.
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Bin32, Body, Method, Ns, Range, Size, Uint
@@ -29,7 +28,6 @@ RELAY_PEERS: Final = "relay.peers"
 RELAY_MESH: Final = "relay.mesh"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest(Body):
     """A message to publish, with its payload as blob 0.
 
@@ -64,14 +62,12 @@ class PublishRequest(Body):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPublishRequest(PublishRequest):
     """Publish to the relay's peers; `force`: even if it is in the seen cache."""
 
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPublishReply(Body):
     """`peers`: how many it was sent to; `duplicate`: in the seen cache, nothing was sent."""
 
@@ -82,14 +78,12 @@ class RelayPublishReply(Body):
     duplicate: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPeersRequest(Body):
     """Request of `relay.peers` and `relay.mesh`; None: all topics."""
 
     pubsub_topic: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPeersReply(Body):
     """Pubsub topic → peer ids."""
 

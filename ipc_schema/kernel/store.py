@@ -6,7 +6,6 @@ Messages travel as pairs of blobs: a header (append-only array) and the payload.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple
 
 from msgpack import packb
@@ -43,7 +42,6 @@ MAX_STORE_HASHES: Final = 1000
 MAX_STORE_CONTENT_TOPICS: Final = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreQueryRequest(Body):
     """A message must match every criterion given; times are inclusive.
 
@@ -65,7 +63,6 @@ class StoreQueryRequest(Body):
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreQueryReply(Body):
     """`hashes` of the messages found, oldest first; `cursor` for the next page in the query's direction, or
     None.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Bin32, Body, Empty, Method, Ns, Range, Size, Uint
@@ -41,7 +40,6 @@ MAX_IMPORT: Final = 32
 MAX_TOPICS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreTopicRecord(Body):
     """What the archive has of a pubsub topic; times are those of the oldest and the newest message."""
 
@@ -51,7 +49,6 @@ class StoreTopicRecord(Body):
     newest: Ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSessionRecord(Body):
     """A session of store sync that this node opened: reply of `store.sync`.
 
@@ -72,7 +69,6 @@ class StoreSessionRecord(Body):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSyncRecord(Body):
     """State of store sync: `messages` from `start` to `end` are compared (ns); `peers` speak it; `sessions`
     of either side since the start; `last`: the last one that this node opened."""
@@ -86,7 +82,6 @@ class StoreSyncRecord(Body):
     last: StoreSessionRecord | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreGapRecord(Body):
     """A time that is being fetched: all before `done` is there."""
 
@@ -95,7 +90,6 @@ class StoreGapRecord(Body):
     done: Ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreResumeRecord(Body):
     """State of store resume: `planning`, `waiting` (for the reason in `error`), `fetching`, `done`.
 
@@ -108,7 +102,6 @@ class StoreResumeRecord(Body):
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatusReply(Body):
     """`state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
     `sync` and `resume`: None if they are off.
@@ -135,14 +128,12 @@ class StoreStatusReply(Body):
     replica_lag_ms: Uint | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSyncRequest(Body):
     """Open a session of store sync now. `peer`: a peer id or a multiaddr; None: the one that is due."""
 
     peer: PeerName | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreVerifyRequest(Body):
     """Recompute the hashes of up to `limit` messages of a pubsub topic, behind `cursor`, oldest first."""
 
@@ -151,7 +142,6 @@ class StoreVerifyRequest(Body):
     limit: Annotated[int, Range(1, MAX_VERIFY)] = 500
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreVerifyReply(Body):
     """`bad`: hashes under which there is another message, or none that can be read. `cursor`: where to go on,
     None at the end."""
@@ -161,12 +151,10 @@ class StoreVerifyReply(Body):
     cursor: Bin32 | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreImportRequest(Body):
     """Archive messages, whatever their age: two blobs each, as in a reply of `store.query`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRefusal(Body):
     """A message that was not archived: its place in the request, and why."""
 
@@ -174,7 +162,6 @@ class StoreRefusal(Body):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoreImportReply(Body):
     """Sent when they are on disk. `known`: they were there already."""
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Range, Size, Uint
@@ -65,7 +64,6 @@ _MILLION: Final = 1_000_000
 ChannelId = Annotated[str, Size(MAX_CHANNEL_ID, 1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelCreateRequest(Body):
     """Create a channel, or open one that was closed.
 
@@ -87,7 +85,6 @@ class ChannelCreateRequest(Body):
         return f"ChannelCreateRequest(channel_id={self.channel_id!r}, {len(self.keys)} keys)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelCreateReply(Body):
     """The channel is on disk and open."""
 
@@ -95,19 +92,16 @@ class ChannelCreateReply(Body):
     existed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelRequest(Body):
     """One channel of the app that asks."""
 
     channel_id: ChannelId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelExistsReply(Body):
     exists: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelInfo(Body):
     """`locked`: its keys were not kept, and it waits for `channel.create` with them."""
 
@@ -121,12 +115,10 @@ class ChannelInfo(Body):
     hooks: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelListReply(Body):
     channels: Annotated[tuple[ChannelInfo, ...], Size(MAX_CHANNELS)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingChannelSend(Body):
     """An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted."""
 
@@ -134,7 +126,6 @@ class PendingChannelSend(Body):
     sent: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStatusReply(Body):
     """`missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
     are here; `unacknowledged`: sends without an end, up to 1,000 of them in `sends`; `unopened`: segments
@@ -149,7 +140,6 @@ class ChannelStatusReply(Body):
     sends: Annotated[tuple[PendingChannelSend, ...], Size(MAX_PENDING_SHOWN)] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SealedSegments(Body):
     """What the blobs of a send are in a channel with hooks: segments of `channel.split`, encrypted.
 
@@ -162,7 +152,6 @@ class SealedSegments(Body):
     digest: Bin32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSendRequest(Body):
     """Send the blobs, one after the other, as one payload."""
 
@@ -172,7 +161,6 @@ class ChannelSendRequest(Body):
     sealed: SealedSegments | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSendReply(Body):
     """Accepted; `repeated`: it was accepted before under this id."""
 
@@ -180,7 +168,6 @@ class ChannelSendReply(Body):
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelSplitReply(Body):
     """The blobs are the payload's segments, one after the other, of these sizes."""
 
@@ -188,7 +175,6 @@ class ChannelSplitReply(Body):
     needed: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelOpenedRequest(Body):
     """The blob is the decrypted segment of a `channel_segment_received`; with `error` there is none."""
 

@@ -5,7 +5,6 @@ They are for the person who runs the node, so they cover the apps of every user.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Bin16, Body, Empty, Method, Ns, Size, Uint
@@ -30,7 +29,6 @@ MAX_SENDS_SHOWN: Final = 200
 """Most sends in one reply of `sends`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppSummary(Body):
     """One app and where it stands in its stream.
 
@@ -53,7 +51,6 @@ class AppSummary(Body):
     sends: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AppsReply(Body):
     """The apps with the longest backlogs, and how many there are in all."""
 
@@ -61,7 +58,6 @@ class AppsReply(Body):
     total: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SendSummary(Body):
     """A send pending, as in the reply of `pending`. `app` is empty when its app has left."""
 
@@ -74,7 +70,6 @@ class SendSummary(Body):
     cause: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SendsReply(Body):
     """The oldest sends pending, of all apps, and how many there are in all and in each state."""
 

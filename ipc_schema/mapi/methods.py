@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -93,7 +93,6 @@ class ConnectionStatus(StrEnum):
     CONNECTED = "Connected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MapiLimits(Limits):
     """Limits of a Messaging API: topics per app, payload bytes that certainly fit, life of a send."""
 
@@ -102,7 +101,6 @@ class MapiLimits(Limits):
     send_window_ms: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPosition(Body):
     """Position of an app's stream: delivery continues at `acked` + 1; `last` is the last seq assigned."""
 
@@ -111,7 +109,6 @@ class StreamPosition(Body):
     last: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReply(Body):
     """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`."""
 
@@ -122,7 +119,6 @@ class StatusReply(Body):
     more: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MapiHello(HelloReply):
     """Reply of the Messaging API's hello. `app`: the app's name, generated for an ephemeral one."""
 
@@ -135,7 +131,6 @@ class MapiHello(HelloReply):
     status: StatusReply
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeRequest(Body):
     """Topics, and the history wanted: since the app left the topic, or of the last `history_ms`
     milliseconds."""
@@ -145,33 +140,28 @@ class SubscribeRequest(Body):
     history_ms: Annotated[int, Range(0, MAX_HISTORY_MS)] = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UnsubscribeRequest(Body):
     topics: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeReply(Body):
     """Topic → why it was refused; the others took effect."""
 
     errors: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionsRequest(Body):
     """`after`: the last topic of the part before."""
 
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StatusRequest(Body):
     """`after`: the last topic of the part before."""
 
     after: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionsReply(Body):
     """Sorted. `more`: there are others behind the last one."""
 
@@ -179,7 +169,6 @@ class SubscriptionsReply(Body):
     more: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest(Body):
     """Send blob 0. The request id is minted by the app and is its idempotency key.
 
@@ -193,7 +182,6 @@ class SendRequest(Body):
     timestamp: Annotated[int, Range(1, 2**63 - 1)] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SendReply(Body):
     """The send is accepted; `repeated`: it had been accepted before under this id."""
 
@@ -201,7 +189,6 @@ class SendReply(Body):
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSend(Body):
     """An accepted send that is not final. `state`: `parked` (not attempted), `attempted`, `retry`,
     `propagated`.
@@ -220,7 +207,6 @@ class PendingSend(Body):
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingReply(Body):
     """The oldest of the app's sends that are not final, at most 1,000, and their number in all and by
     state."""
@@ -230,14 +216,12 @@ class PendingReply(Body):
     states: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest(Body):
     """`name`: a named app of the same uid; None: the requesting app."""
 
     name: Annotated[str, Size(MAX_NAME, 1)] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest(Body):
     """Cancel a send before its first attempt; `name` as in `PendingRequest`."""
 
@@ -245,14 +229,12 @@ class CancelRequest(Body):
     name: Annotated[str, Size(MAX_NAME, 1)] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelReply(Body):
     """False: too late, or there is no such send."""
 
     cancelled: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AckRequest(Body):
     """Acknowledge everything up to `seq` of the stream."""
 
@@ -260,21 +242,18 @@ class AckRequest(Body):
     seq: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AckReply(Body):
     """The stream's position now."""
 
     acked: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CreditRequest(Body):
     """Total bytes granted since the hello."""
 
     total: Uint
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetRequest(Body):
     """Delete the app of this name and the same uid."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from ipc_schema.body import Bin8, Body, Ns, Range, Size, Uint
@@ -11,7 +10,6 @@ from ipc_schema.streams.coverage import MAX_INTERVALS
 __all__ = ["StreamState"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState(Body):
     """A recorded stream. `first` is the oldest seq in the replay ring (`last` + 1 if it is empty).
 

@@ -118,20 +118,17 @@ def of_annotation(annotation: Any) -> st.SearchStrategy[Any]:
 def bodies(cls: type[Body]) -> st.SearchStrategy[Any]:
     """Instances of a declared body."""
     hints = get_type_hints(cls, include_extras=True)
-    parts = {field.name: of_annotation(hints[field.name]) for field in fields(cls)}  # type: ignore[arg-type]
+    parts = {field.name: of_annotation(hints[field.name]) for field in fields(cls)}
     return st.builds(cls, **parts)
 
 
 def maps_near(cls: type[Body]) -> st.SearchStrategy[dict[str, Any]]:
     """Maps with the right keys and anything under them."""
     hints = get_type_hints(cls, include_extras=True)
-    right = {
-        field.name: of_annotation(hints[field.name]).map(_plain) | values
-        for field in fields(cls)  # type: ignore[arg-type]
-    }
+    right = {field.name: of_annotation(hints[field.name]).map(_plain) | values for field in fields(cls)}
     required = {
         field.name: right.pop(field.name)
-        for field in fields(cls)  # type: ignore[arg-type]
+        for field in fields(cls)
         if field.default is MISSING and field.default_factory is MISSING
     }
     return st.fixed_dictionaries({}, optional=required | right | {"unheard_of": values})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 import pytest
@@ -8,14 +7,13 @@ import pytest
 from ipc_schema.body import Bin8, Body, Range, Row, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import FieldError
+from ipc_schema.mapi.channels import ChannelCreateRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Inner(Body):
     level: Annotated[int, Range(0, 9)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Outer(Body):
     id: Bin8
     inner: Inner
@@ -94,12 +92,10 @@ def test_row_reads_behind_the_skipped_fields() -> None:
         row.read((1,))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Wrong(Body):
     value: complex
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TwoTypes(Body):
     value: int | str
 
@@ -108,3 +104,9 @@ class TwoTypes(Body):
 def test_what_cannot_stand_in_a_body_is_found_at_first_use(cls: type[Body]) -> None:
     with pytest.raises(TypeError):
         cls.from_body({"value": 1})
+
+
+def test_a_body_shows_bytes_as_hex_and_keeps_a_repr_of_its_own() -> None:
+    assert repr(Outer.from_body(FULL)).startswith("Outer(id=3132333435363738, inner=Inner(level=1)")
+    request = ChannelCreateRequest(channel_id="team", content_topic="/a/1/b/proto", keys=(b"k" * 32,))
+    assert repr(request) == "ChannelCreateRequest(channel_id='team', 1 keys)"

@@ -102,7 +102,7 @@ def required(field: Field[Any]) -> bool:
 
 def compare(inside: str, cls: type[Body], *, reply: bool, place: str) -> None:
     hints = get_type_hints(cls, include_extras=True)
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(cls)}
     told: set[str] = set()
     for entry in entries(inside):
         if not entry or entry.startswith("…"):
