@@ -43,6 +43,9 @@ MAX_AT_ONCE: Final = 8
 Service nodes limit the streams per peer and reset the excess.
 """
 
+LEAST_TIME: Final = 1.0
+"""Seconds that a paced request must have left. Begun later, it would be cut off with its outcome unknown."""
+
 T = TypeVar("T")
 
 
@@ -219,8 +222,8 @@ class ServicePeerChoice:
         Tries only the `named` peer (an id or a multiaddr), or the best ones outside `exclude`, one after
         another. `deadline` (trio clock) covers all attempts; each gets at most `patience` seconds and, while
         there are alternatives, at most half of the remaining time. A CallError counts against its peer,
-        except that a rate-limited peer (429) is asked again after the others, at its own pace. Raise
-        AllFailed.
+        except that a rate-limited peer (429) is asked again after the others, at its own pace, while
+        LEAST_TIME remains. Raise AllFailed.
         """
         attempts: list[Attempt] = []
         limited: dict[str, tuple[int, CallError]] = {}
@@ -234,7 +237,8 @@ class ServicePeerChoice:
             left = deadline - trio.current_time()
             if left <= 0:
                 break
-            if self._pacer.delay((peer_id, service)) >= left:
+            delay = self._pacer.delay((peer_id, service))
+            if delay and delay > left - LEAST_TIME:
                 busy = (
                     limited[peer][1] if peer in limited else RequestRefused(TOO_MANY_REQUESTS, "rate limited")
                 )
@@ -253,7 +257,7 @@ class ServicePeerChoice:
                     answer = await attempt(peer_id, max(0.001, started + seconds - asked))
                     took = trio.current_time() - asked
             except _NoTurnError as error:
-                attempts.append(Attempt(peer, error))
+                attempts.append(Attempt(peer, limited[peer][1] if peer in limited else error))
                 continue
             except CallError as error:
                 if isinstance(error, RequestRefused) and error.status == TOO_MANY_REQUESTS:
@@ -276,6 +280,8 @@ class ServicePeerChoice:
             self.ranking.succeeded(peer_id, service, took)
             return peer_id, answer
         attempts += [Attempt(peer, limited[peer][1]) for peer in waiting if peer in limited]
+        if waiting and not attempts:
+            raise AllFailed(service, attempts, f"no time left to ask a peer for {service}")
         on_shard = "" if shard is None else f" on shard {shard}"
         raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
 

@@ -109,14 +109,14 @@ def service_peers(host: MemoryHost, **configured: str) -> ServicePeerChoice:
     return ServicePeerChoice(host, ranking, lambda _peer: None, {k: [v] for k, v in configured.items()})
 
 
-async def nobody(_stream: object) -> None:
+async def unused(_stream: object) -> None:
     raise NotImplementedError
 
 
 def three(network: MemoryNetwork) -> MemoryHost:
     me = network.host("me")
     for peer_id in ("a", "b", "c"):
-        network.host(peer_id).set_stream_handler(PROTOCOL, nobody)
+        network.host(peer_id).set_stream_handler(PROTOCOL, unused)
     network.host("bystander")
     return me
 
@@ -143,7 +143,7 @@ class OneASecond:
 async def test_a_peer_that_is_asked_too_often_is_asked_again_in_its_pace() -> None:
     async with memory_network() as network:
         me = network.host("me")
-        network.host("a").set_stream_handler(PROTOCOL, nobody)
+        network.host("a").set_stream_handler(PROTOCOL, unused)
         peers, service = service_peers(me), OneASecond()
         begun = trio.current_time()
         for _ in range(8):
@@ -168,7 +168,7 @@ async def test_others_are_asked_before_a_peer_that_is_asked_too_often() -> None:
 async def test_a_peer_that_always_refuses_eventually_fails_with_its_own_status() -> None:
     async with memory_network() as network:
         me = network.host("me")
-        network.host("a").set_stream_handler(PROTOCOL, nobody)
+        network.host("a").set_stream_handler(PROTOCOL, unused)
         peers = service_peers(me)
         tries: list[float] = []
 
@@ -186,6 +186,41 @@ async def test_a_peer_that_always_refuses_eventually_fails_with_its_own_status()
             assert trio.current_time() <= deadline
             gaps = [later - earlier for earlier, later in pairwise(tries)]
             assert gaps == sorted(gaps)
+
+
+@mock_clock_test
+async def test_a_request_is_rate_limited_if_its_turn_comes_too_late_to_be_answered() -> None:
+    async with memory_network() as network:
+        network.host("a").set_stream_handler(PROTOCOL, unused)
+        peers = service_peers(network.host("me"))
+        times: list[float] = []
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> str:
+            times.append(seconds)
+            if len(times) == 1:
+                raise RequestRefused(429, "too many requests")
+            await trio.sleep(min(seconds, 0.5))
+            if seconds < 0.5:
+                raise NoAnswer("silence")
+            return "answer"
+
+        async def ask(seconds: float) -> tuple[str, str]:
+            return await peers.ask("s", [PROTOCOL], attempt, deadline=trio.current_time() + seconds)
+
+        for _ in range(2):  # the one that the peer refused, and the next, which was not sent yet
+            with pytest.raises(AllFailed) as failed:
+                await ask(0.4)
+            assert failed.value.statuses == [429]
+        assert len(times) == 1
+        assert await ask(2) == ("a", "answer")
+
+
+@mock_clock_test
+async def test_a_request_without_time_to_ask_says_so() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+        with pytest.raises(AllFailed, match="no time left to ask a peer for s"):
+            await peers.ask("s", [PROTOCOL], OneASecond(), deadline=trio.current_time())
 
 
 @mock_clock_test
