@@ -1,7 +1,7 @@
 """`python -m tests.bench [NAME …]`: all benches, or those named. See docs/benchmarks.md.
 
 One JSON line on what it runs on, then one for each case. Exit code 1 when a run is not valid (a loss, a
-process that ended), 0 otherwise: a target that is not reached is told in its line, not by the exit code.
+process that ended), 0 otherwise: a target that is not reached is shown in its line, not by the exit code.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class _Store:
     def finished(self, task: SendTask) -> None: ...
 
 
-async def _nobody(shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
+async def _no_store(shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
     return NoStore("no store")
 
 
@@ -174,7 +174,7 @@ def _memory(size: int, sends: int) -> Iterator[Callable[[], float]]:
             # Nothing becomes due: the rounds of confirmation are not measured here.
             timing = Timing(lambda: 1000.0, time.time_ns, time.time_ns, lambda: 0.5)
             ledger = SendLedger(store, settings, timing)
-            loop = SendLoop(ledger, store.publish, _nobody, RateLimiter(None), settings, timing)
+            loop = SendLoop(ledger, store.publish, _no_store, RateLimiter(None), settings, timing)
             for number in range(size):
                 task = _task(number, SendState.PROPAGATED)
                 task.attempts = 1

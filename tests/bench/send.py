@@ -6,7 +6,7 @@ to have each message for good alone. `propagated` and `confirmed` are of the sam
 one's event; a store is asked for a message when it is three seconds old, so a run ends seconds after its last
 send.
 `accept latency`: at 100 sends a second, which is what an app feels. The reference is one sync of the disk,
-measured in turn with it, a second at a time: how long a sync takes changes with whoever else uses the disk.
+measured in turn with it, a second at a time: how long a sync takes changes with the other users of the disk.
 """
 
 from __future__ import annotations

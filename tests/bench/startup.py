@@ -101,7 +101,7 @@ def _cpu(pid: int) -> Round:
 def imports(module: str) -> tuple[Round, dict[str, float]]:
     """ms of CPU of a process that imports a module, and the five packages that take the most, in ms.
 
-    The packages are as `-X importtime` tells them: by the clock, hence for a quiet machine only.
+    The packages are as `-X importtime` reports them: by the clock, hence for a quiet machine only.
     """
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", f"import time, {module}; print(time.process_time())"],

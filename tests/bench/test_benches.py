@@ -119,6 +119,6 @@ def test_the_pipeline_bench() -> None:
 
 
 @pytest.mark.integration
-def test_a_process_that_ends_is_told() -> None:
+def test_a_process_that_ends_is_reported() -> None:
     with ExitStack() as stack, pytest.raises(BenchError, match="receiver ended"):
         NodePair(stack, sides.Side("broken", "broken", (sys.executable, "-c", "pass"), 0))

@@ -70,11 +70,11 @@ class _Setup:
         self._source.send(
             round=self._round, messages=messages, size=PAYLOAD, window=WINDOW, topic=TOPIC, rate=None
         )
-        told = self._child.event("received", 120.0)
+        reported = self._child.event("received", 120.0)
         seconds = time.monotonic() - start
         self._source.event("published")
-        if told["received"] != messages * self._apps:
-            raise BenchError(f"{messages} messages for each of {self._apps} apps, they say {told}")
+        if reported["received"] != messages * self._apps:
+            raise BenchError(f"{messages} messages for each of {self._apps} apps, they say {reported}")
         cpu = meter.per_message(messages)
         return Round(cpu["mapi"] / self._apps, cpu, {"messages_per_s": messages / seconds})
 

@@ -75,7 +75,7 @@ class Verdict:
     settle_seconds: float = 0.0
     """From the end of the load until nothing was open any more."""
 
-    def told(self) -> dict[str, object]:
+    def line(self) -> dict[str, object]:
         """Return it as JSON."""
         return {name: getattr(self, name) for name in (*self.__dataclass_fields__, "good")}
 
@@ -311,7 +311,7 @@ def main() -> int:
         BridgeStory(Path(name), rate=arguments.rate) as story,
     ):
         verdict = asyncio.run(story.run(moves, arguments.seconds / (len(moves) + 1)))
-    print(json.dumps({**vars(arguments), **verdict.told()}))
+    print(json.dumps({**vars(arguments), **verdict.line()}))
     return 0 if verdict.good else 1
 
 

@@ -4,9 +4,9 @@
 What is looked for, after repeats of one (stream id, seq) are taken as one event:
 - **no fate, two fates**: an accepted send without exactly one final event (sent, unconfirmed, error,
   cancelled);
-- **lost**: a message of which its sender was told `sent` and that a subscribed app was never given;
+- **lost**: a message that its sender got `sent` for and that a subscribed app never got;
 - **doubled**: a message hash twice in one app's stream, or one send under two message hashes;
-- **holes**: seqs of an app's stream that it was never given, nor told to be dropped;
+- **holes**: seqs of an app's stream that it neither got nor had reported as dropped;
 - **changed**: one (stream id, seq) that was two different events, and apps whose stream was replaced;
 - **unanswered**: a send that the app never saw accepted, though it repeated it until the end.
 
@@ -14,7 +14,7 @@ Where a backup was put back, what it did not know is excused for the apps of tha
 accepted after it was made, and another stream. A seq that is given twice never is.
 
 **unreported** is a figure, not a fault: messages that propagated and that a subscribed app neither received
-nor was told of (`messages_missed`). It is 0 unless the network was parted while the message was young.
+nor had reported (`messages_missed`). It is 0 unless the network was parted while the message was young.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class AppVerdict:
     holes: int = 0
     changed: int = 0
     unanswered: int = 0
-    told_missing: int = 0
+    reported_missing: int = 0
     """Events that said so."""
     unreported: int = 0
 
@@ -166,7 +166,7 @@ class _Hosts:
         return len(self._restored[_host_of(app)])
 
     def excused(self, app: str, asked: float, at: float, ended: float = 0.0) -> bool:
-        """Whether the fate of what was accepted then may be unknown to the database of now, or told twice.
+        """Whether the fate of what was accepted then may be unknown to today's database, or reported twice.
 
         `asked`: when the app first asked for it; the answer that came `at` last may not have been the first
         one. `ended`: when the app heard of its first fate. A send may wait for its first attempt, and so be
@@ -194,14 +194,14 @@ def _count_unreported(
     hosts: _Hosts,
     verdict: Verdict,
 ) -> None:
-    told: dict[str, list[tuple[float, float]]] = {}
+    spans: dict[str, list[tuple[float, float]]] = {}
     for app, stream in streams.items():
         found = [line for line in stream.events.values() if line["kind"] == "MessagesMissed"]
-        told[app] = []
+        spans[app] = []
         for line in found:
             ahead = hosts.ahead(app, line.get("at", 0.0))
-            told[app].append((line["from"] / 1e9 - ahead, line["to"] / 1e9 - ahead))
-        verdict.apps[app].told_missing = len(found)
+            spans[app].append((line["from"] / 1e9 - ahead, line["to"] / 1e9 - ahead))
+        verdict.apps[app].reported_missing = len(found)
     for sender, stream in streams.items():
         topics = {line["id"]: line["topic"] for line in lines[sender] if line["what"] == "intent"}
         for line in stream.events.values():
@@ -212,7 +212,7 @@ def _count_unreported(
                 if topic in subscribed[app] and line["hash"] not in received[app]:
                     at = line.get("at", 0.0)
                     verdict.apps[app].unreported += not any(
-                        low - NEAR_S <= at <= high + NEAR_S for low, high in told[app]
+                        low - NEAR_S <= at <= high + NEAR_S for low, high in spans[app]
                     )
 
 
@@ -298,14 +298,14 @@ def _check_sends(
     for line in stream.events.values():
         if line["kind"] not in FINALS:
             continue
-        told = finals[line["id"]]
+        known = finals[line["id"]]
         # A copy of the database that did not know the app's acknowledgement gives the event again, under the
         # new stream id and its old seq.
-        again = hosts.restores(app) and any(_same_event(line, before) for before in told)
+        again = hosts.restores(app) and any(_same_event(line, before) for before in known)
         if again:
             figures.repeats += 1
         else:
-            told.append(line)
+            known.append(line)
     figures.accepted = len(accepted)
     sent: dict[str, tuple[str, str, str]] = {}
     for request_id, topic in topics.items():
@@ -347,7 +347,7 @@ def judge_directory(directory: Path) -> Verdict:
 
 
 _COLUMNS: Final = (
-    "accepted", "sent", "unconfirmed", "error", "cancelled", "received", "repeats", "told_missing",
+    "accepted", "sent", "unconfirmed", "error", "cancelled", "received", "repeats", "reported_missing",
     "unreported", *FAULTS,
 )  # fmt: skip
 

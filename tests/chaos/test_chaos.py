@@ -85,7 +85,7 @@ def test_what_was_sent_and_not_received_is_lost() -> None:
     assert faults(ledgers) == {}, "who has not subscribed has lost nothing"
 
 
-def test_what_nobody_called_sent_is_not_lost() -> None:
+def test_what_was_never_confirmed_is_not_lost() -> None:
     ledgers = good()
     ledgers["alice"][-1] = event(3, "MessageUnconfirmed", "r1")
     ledgers["bob"].pop()
@@ -121,7 +121,7 @@ def test_holes_changed_events_and_replaced_streams() -> None:
     ledgers["alice"].append(event(6, "ConnectionStatusChange", ""))
     assert faults(ledgers) == {"alice": {"holes": 2}}
     ledgers["alice"].append({**event(7, "EventsDropped", ""), "first": 4, "last": 5})
-    assert faults(ledgers) == {}, "what is told to be dropped is no hole"
+    assert faults(ledgers) == {}, "a reported drop is not a hole"
     ledgers["bob"].append(event(1, "MessageReceived", "r1", "h3", "b"))
     ledgers["bob"].append(event(1, "ConnectionStatusChange", "", stream="other"))
     assert faults(ledgers)["bob"] == {"changed": 2}
@@ -240,15 +240,15 @@ def test_a_send_whose_first_answer_was_lost_with_what_was_put_back_may_go_out_ag
         assert judge(ledgers, restored).apps["alice"].doubled == faults
 
 
-def test_what_propagated_and_is_neither_received_nor_told_is_counted() -> None:
+def test_what_propagated_and_is_neither_received_nor_reported_is_counted() -> None:
     ledgers = good()
     ledgers["alice"][-1] = event(3, "MessageUnconfirmed", "r1")
     ledgers["alice"][-2]["at"] = 1000.0
     ledgers["bob"].pop()
     assert judge(ledgers).apps["bob"].unreported == 1
     assert judge(ledgers).apps["bob"].lost == 0
-    told = {**event(1, "MessagesMissed", "", stream="b"), "at": 1030.0}
-    ledgers["bob"].append(told | {"from": 990 * 10**9, "to": 1005 * 10**9})
+    reported = {**event(1, "MessagesMissed", "", stream="b"), "at": 1030.0}
+    ledgers["bob"].append(reported | {"from": 990 * 10**9, "to": 1005 * 10**9})
     assert judge(ledgers).apps["bob"].unreported == 0
     ahead: list[Line] = [{"what": "step", "host": "bob", "ahead": 3600.0, "at": 1020.0}]
     assert judge(ledgers, ahead).apps["bob"].unreported == 1, "an hour ago, by a clock that is ahead"

@@ -322,10 +322,10 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
     )
     assert process.stdout is not None
     for _ in range(30):
-        told = int(process.stdout.readline())
+        committed = int(process.stdout.readline())
     process.kill()
-    told = max(
-        [told, *(int(line) for line in process.stdout.read().splitlines(keepends=True) if "\n" in line)]
+    committed = max(
+        [committed, *(int(line) for line in process.stdout.read().splitlines(keepends=True) if "\n" in line)]
     )
     process.wait()
     process.stdout.close()
@@ -335,7 +335,7 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
         async with running(settings) as archive:
             numbers = await stored_numbers(archive)
             assert numbers == list(range(len(numbers)))
-            assert len(numbers) >= told >= 1500
+            assert len(numbers) >= committed >= 1500
             # The next one goes on where it ended, and what it sends again is ignored.
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
@@ -344,7 +344,7 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
     run()
 
 
-def test_a_crash_of_the_server_loses_nothing_that_was_told(tmp_path: Path) -> None:
+def test_a_crash_of_the_server_loses_nothing_that_was_reported(tmp_path: Path) -> None:
     with PostgresServer(require_postgres(), fsync="on") as postgres:
         settings = settings_for(postgres.url(postgres.new_database()))
 
@@ -352,21 +352,21 @@ def test_a_crash_of_the_server_loses_nothing_that_was_told(tmp_path: Path) -> No
         async def run() -> None:
             log = StateLog()
             async with running(settings, log=log) as archive:
-                told = 0
+                committed = 0
                 for round_ in range(3):
                     for _ in range(500):
-                        assert offer(archive, SHARD, make_message(NOW + told))
-                        told += 1
+                        assert offer(archive, SHARD, make_message(NOW + committed))
+                        committed += 1
                     await archive.flush()
                     for more in range(500):  # these are under way
-                        assert offer(archive, SHARD, make_message(NOW + told + more))
+                        assert offer(archive, SHARD, make_message(NOW + committed + more))
                     await trio.sleep(0.002 * round_)
                     postgres.stop(signal.SIGQUIT)
                     postgres.start()
-                    told += 500
+                    committed += 500
                 await archive.flush()
                 numbers = await stored_numbers(archive)
-                assert numbers == list(range(told))
+                assert numbers == list(range(committed))
 
         run()
 

@@ -281,25 +281,25 @@ def killed_run(path: Path, first: int, lines: int) -> int:
         cwd=Path(__file__).parents[2],
     )
     assert process.stdout is not None
-    told = first
+    committed = first
     try:
         for _ in range(lines):
             line = process.stdout.readline()
             assert line, "the writer ended by itself"
-            told = int(line)
+            committed = int(line)
     finally:
         os.kill(process.pid, signal.SIGKILL)
         rest = process.stdout.read()
         process.wait()
         process.stdout.close()
-    return max([told, *(int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n"))])
+    return max([committed, *(int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n"))])
 
 
 @pytest.mark.parametrize("lines", [1, 7, 60])
 def test_kill_while_writing(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "store.sqlite3"
 
-    async def check(told: int) -> int:
+    async def check(committed: int) -> int:
         connection = sqlite3.connect(path)
         try:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -308,9 +308,9 @@ def test_kill_while_writing(tmp_path: Path, lines: int) -> None:
             ).fetchall()
         finally:
             connection.close()
-        # Groups are committed whole and in order: a gapless run, at least as long as was told.
+        # Groups are committed whole and in order: a gapless run, at least as long as was reported.
         assert [row[0] - NOW for row in rows] == list(range(len(rows)))
-        assert len(rows) >= told
+        assert len(rows) >= committed
         for timestamp, digest, data in rows:
             message = decode_message(data)
             assert (message.timestamp, message_hash(SHARD, message)) == (timestamp, digest)
@@ -320,10 +320,10 @@ def test_kill_while_writing(tmp_path: Path, lines: int) -> None:
 
     held = 0
     for _ in range(3):
-        told = killed_run(path, held, lines)
+        committed = killed_run(path, held, lines)
 
         @trio_test()
-        async def run(least: int = told) -> None:
+        async def run(least: int = committed) -> None:
             nonlocal held
             held = await check(least)
 

@@ -123,7 +123,7 @@ async def house(
 
 
 @trio_test(deadline=60)
-async def test_those_that_hang_delay_nobody() -> None:
+async def test_subscribers_that_hang_delay_no_other() -> None:
     """No time-out ends the streams of those that hang: the others do not wait for one."""
     async with house(params=PATIENT, limits=PATIENT_LIMITS) as one:
         for _ in range(3):

@@ -47,7 +47,7 @@ def metric(dealer: Dealer, name: str, **labels: str) -> float:
 
 
 @pytest.mark.parametrize("name", ["events", "requests", "control"])
-def test_bytes_that_are_no_zmtp(kernel: KernelProcess, name: str) -> None:
+def test_bytes_that_are_not_zmtp(kernel: KernelProcess, name: str) -> None:
     path = getattr(kernel.endpoints, name).removeprefix("ipc://")
     rng = random.Random(name)
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)

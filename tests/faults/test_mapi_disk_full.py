@@ -126,9 +126,9 @@ async def test_a_full_disk_is_said_refused_and_recovered_from(directory: Path, d
                 publisher.code("relay.publish", {"content_topic": TOPIC}, b"%05d" % count + bytes(1000))
                 count += 1
 
-        async with Recorder(mapi.data_dir, "alice") as alice, Recorder(mapi.data_dir) as nobody:
+        async with Recorder(mapi.data_dir, "alice") as alice, Recorder(mapi.data_dir) as reader:
             await alice.subscribed(TOPIC, mesh=False)
-            await nobody.until(lambda: nobody.hellos)
+            await reader.until(lambda: reader.hellos)
             accepted = {os.urandom(16): b"accepted %d" % number for number in range(20)}
             for request_id, payload in accepted.items():
                 assert not await send(alice, request_id, payload)
@@ -148,13 +148,13 @@ async def test_a_full_disk_is_said_refused_and_recovered_from(directory: Path, d
                 (alice, "ack", {"stream": position.stream_id, "seq": alice.events[-1][0].seq}),
                 (alice, "subscribe", {"topics": ["/other/1/topic/proto"]}),
                 (alice, "unsubscribe", {"topics": [TOPIC]}),
-                (nobody, "forget", {"name": "alice"}),
+                (reader, "forget", {"name": "alice"}),
             ):
                 expected = "conflict" if method == "forget" else "busy"
                 with pytest.raises(IpcError) as error:
                     await app.ask(method, **body)
                 assert error.value.code == expected, method
-            for app in (alice, nobody):
+            for app in (alice, reader):
                 with pytest.raises(IpcError) as error:
                     await send(app, refused, b"refused")
                 assert error.value.code == "busy"
@@ -164,7 +164,7 @@ async def test_a_full_disk_is_said_refused_and_recovered_from(directory: Path, d
             beats = alice.heartbeats
             await alice.until(lambda: alice.heartbeats >= beats + 2)
             assert len(alice.payloads) == 40, "nothing is delivered that is not on disk"
-            assert (await nobody.ask("status"))["connection"] == "Disconnected", "what needs no disk goes on"
+            assert (await reader.ask("status"))["connection"] == "Disconnected", "what needs no disk goes on"
 
             disk.free(mapi)
             await stalled(mapi, is_so=False)

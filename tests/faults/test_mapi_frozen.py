@@ -90,7 +90,7 @@ async def test_a_frozen_app_costs_the_others_nothing(directory: Path, name: str 
                     assert app.of("EventsDropped") == []
                 else:
                     assert dropped(app) > 0
-                    assert dropped(app) + len(heads(app)) == len(wanted), "what is gone is told"
+                    assert dropped(app) + len(heads(app)) == len(wanted), "what is gone is reported"
             # 180 messages are 25 MiB. What may stay of them in memory: the app's credit (2 MiB), its stream's
             # bound, and what the allocator keeps.
             assert grown < 24 * MIB, grown

@@ -103,7 +103,7 @@ def _is_ready(target: Target) -> bool:
 
 
 @pytest.mark.parametrize("name", ["apps", "control"])
-def test_bytes_that_are_no_zmtp(target: Target, name: str) -> None:
+def test_bytes_that_are_not_zmtp(target: Target, name: str) -> None:
     path = getattr(target.endpoints, name).removeprefix("ipc://")
     rng = random.Random(name)
     for junk in (
@@ -124,7 +124,7 @@ def test_bytes_that_are_no_zmtp(target: Target, name: str) -> None:
     target.works()
 
 
-def test_a_handshake_that_never_ends_holds_nobody_up(target: Target) -> None:
+def test_a_handshake_that_never_ends_delays_no_one_else(target: Target) -> None:
     path = target.endpoints.apps.removeprefix("ipc://")
     open_ones = [socket.socket(socket.AF_UNIX) for _ in range(50)]
     try:
@@ -218,7 +218,7 @@ def test_what_is_asked_without_need_or_right_has_its_code(target: Target) -> Non
     app = target.dealer()
     assert app.code("no.such.method") == "unknown_method"
     assert app.code("ack", {"stream": bytes(16), "seq": 0}) == "conflict"
-    assert app.code("forget", {"name": "nobody"}) == "bad_request"
+    assert app.code("forget", {"name": "unknown"}) == "bad_request"
     assert target.control().code("ping") == "unknown_method"
     assert target.control().code("log_level", {"level": "LOUD"}) == "bad_request"
 

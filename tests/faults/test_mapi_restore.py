@@ -171,7 +171,7 @@ def test_whatever_is_put_back_no_number_is_used_twice(directory: Path, name: str
             await alice.until(lambda: len(alice.hellos) == 2)
             await cause_events(alice, 4)
             before, after = (hello.stream.id for hello in alice.hellos)
-            assert before != after, "the app is told of a new stream"
+            assert before != after, "the app learns of the new stream"
             assert "all app streams get new ids" in mapi.logged()
             alice.check_names()
 
@@ -260,11 +260,11 @@ async def test_a_page_tells_a_new_gateway_what_it_has_seen(directory: Path) -> N
             blind = await journals.open("alice")
             seen = SeenPosition(stream=last.stream_id, seq=last.seq, instance=instance)
             assert blind.must_report(seen)
-            told = await journals.open("alice", seen=seen)
-            assert told is not blind
+            current = await journals.open("alice", seen=seen)
+            assert current is not blind
             assert "alice has seen event" in mapi.logged()
-            assert await journals.open("alice", seen=seen) is told, "once is enough"
-            async with told.reader(None, auto=True) as reader:
+            assert await journals.open("alice", seen=seen) is current, "once is enough"
+            async with current.reader(None, auto=True) as reader:
                 (first, *_) = await reader.next()
             assert first.position is not None
             assert first.position.stream_id != last.stream_id
@@ -272,9 +272,9 @@ async def test_a_page_tells_a_new_gateway_what_it_has_seen(directory: Path) -> N
             await journals.close()
         journals = Journals(mapi_endpoints(directory / "run"))
         try:  # also if the two come at once
-            blind, told = await asyncio.gather(journals.open("alice"), journals.open("alice", seen=seen))
+            blind, current = await asyncio.gather(journals.open("alice"), journals.open("alice", seen=seen))
             assert blind.closed
-            assert not told.closed
+            assert not current.closed
         finally:
             await journals.close()
 

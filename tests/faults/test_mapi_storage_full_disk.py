@@ -76,20 +76,20 @@ def test_full_and_free_again(small_disk: Path) -> None:
         database.on_state = on_state
         fill(small_disk / "ballast")
         fields = pack_fields(bytes(16), bytes(32))
-        told: list[int] = []
+        committed: list[int] = []
         for number in range(100):
             batch = database.batch(durable=True)
             stream.append(2, number, fields, number.to_bytes(2, "big") + b"x" * 8000, batch)
-            database.submit(batch, lambda number=number: told.append(number))  # type: ignore[misc]
+            database.submit(batch, lambda number=number: committed.append(number))  # type: ignore[misc]
         await stalled.wait()
-        assert len(told) == len(received) < 100
-        assert database.pending_batches == 100 - len(told)
+        assert len(committed) == len(received) < 100
+        assert database.pending_batches == 100 - len(committed)
         (small_disk / "ballast").unlink()
         await going.wait()
-        while len(told) < 100:
+        while len(committed) < 100:
             await database.commit(database.batch())
-        assert told == list(range(100))
-        assert [int.from_bytes(payload[:2], "big") for payload in received] == told
+        assert committed == list(range(100))
+        assert [int.from_bytes(payload[:2], "big") for payload in received] == committed
         await database.close()
         database = await Database.open(small_disk / "mapi.sqlite3")
         extents = (await database.load()).extents[1]
@@ -118,21 +118,21 @@ asyncio.run(main())
     path = small_disk / "mapi.sqlite3"
     process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = []
+    committed = []
     for line in process.stdout:
         if line == "stalled\n":
             break
-        told.append(int(line))
+        committed.append(int(line))
     process.kill()
     process.wait()
     process.stdout.close()
-    assert told
+    assert committed
 
     @asyncio_test()
     async def check() -> None:
         database = await Database.open(path)
         notes = (await database.load()).notes
-        assert [int(key[1:]) for key in sorted(notes)][: len(told)] == told
+        assert [int(key[1:]) for key in sorted(notes)][: len(committed)] == committed
         await database.close()
 
     # The file system is as full as it was: the file may be opened (it takes little) or refused clearly.
@@ -169,17 +169,17 @@ async def main(place):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     stalled = asyncio.Event()
     database.on_state = lambda state, _: stalled.set() if state is DatabaseState.STALLED else None
-    told = []
+    committed = []
     for number in range(100):
         batch = database.batch()
         batch.note(f"n{number}", b"x" * 10_000)
-        database.submit(batch, lambda number=number: told.append(number))
+        database.submit(batch, lambda number=number: committed.append(number))
     await stalled.wait()
-    assert len(told) < 100
+    assert len(committed) < 100
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    while len(told) < 100:
+    while len(committed) < 100:
         await database.commit(database.batch())
-    assert told == list(range(100)), told
+    assert committed == list(range(100)), committed
     assert len((await database.load()).notes) == 100
     await database.close()
 with tempfile.TemporaryDirectory() as place:

@@ -14,7 +14,7 @@ from mapi_proc.database import Database
 from tests.support.aio import asyncio_test
 
 # Writes inputs as fast as it can: each one batch of three journal events, a kernel position, hashes, a send.
-# Prints the number of each input when its commit was told.
+# Prints the number of each input when its commit was reported.
 CHILD = """
 import asyncio, pathlib, sys
 from mapi_proc.database import AppRecord, Database, KernelPosition, OutboxEntry
@@ -71,9 +71,9 @@ def killed_run(path: Path, lines: int) -> int:
 
 
 @pytest.mark.parametrize("lines", [1, 50, 3000])
-def test_what_was_told_is_there(tmp_path: Path, lines: int) -> None:
+def test_what_was_reported_as_stored_is_there(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "mapi.sqlite3"
-    told = killed_run(path, lines)
+    committed = killed_run(path, lines)
 
     async def check(least: int) -> int:
         database = await Database.open(path)
@@ -92,8 +92,8 @@ def test_what_was_told_is_there(tmp_path: Path, lines: int) -> None:
 
     @asyncio_test()
     async def first() -> None:
-        nonlocal told
-        told = await check(told)
+        nonlocal committed
+        committed = await check(committed)
 
     @asyncio_test()
     async def second() -> None:
@@ -101,5 +101,5 @@ def test_what_was_told_is_there(tmp_path: Path, lines: int) -> None:
 
     first()
     again = killed_run(path, lines)
-    assert again > told
+    assert again > committed
     second()

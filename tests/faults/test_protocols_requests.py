@@ -88,7 +88,7 @@ async def is_well(two: Pair) -> None:
 
 
 @trio_test()
-async def test_garbage_on_many_streams_harms_nobody() -> None:
+async def test_garbage_on_many_streams_harms_no_other_peer() -> None:
     rng = Random(7)
     async with pair() as two:
         for _ in range(60):

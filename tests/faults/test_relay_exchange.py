@@ -1,4 +1,4 @@
-"""Peers that lie in the peer exchange of their PRUNEs: a whole node learns nothing of it and dials nobody."""
+"""Peers that lie in the peer exchange of their PRUNEs: a node learns nothing and dials none of them."""
 
 from __future__ import annotations
 
@@ -148,16 +148,16 @@ def lies(victim: str) -> dict[str, PeerInfo]:
 
 
 @trio_test(deadline=60)
-async def test_lies_are_counted_and_nobody_is_dialled_and_truth_is_still_heard(directory: Path) -> None:
+async def test_lies_are_counted_and_not_dialled_and_truth_is_still_heard(directory: Path) -> None:
     async with running(directory) as target, listening() as victim:
-        told = lies(victim.address)
+        false = lies(victim.address)
         for _ in range(5):
             async with meshed_peer(target) as liar:
-                await liar.send_control(prune=[Prune(TOPIC, 60, tuple(told.values()))])
-                await target.until_offered(len(told))
-        assert target.outcomes() == dict.fromkeys(told, 5)
+                await liar.send_control(prune=[Prune(TOPIC, 60, tuple(false.values()))])
+                await target.until_offered(len(false))
+        assert target.outcomes() == dict.fromkeys(false, 5)
         assert target.learned() == set()
-        # Who tells the truth afterwards is heard: the node dials the peer that was named.
+        # A peer that tells the truth afterwards is heard: the node dials the peer that it names.
         async with meshed_peer(target) as honest, raw_peer() as third:
             record = third.host.own_record()
             assert record is not None

@@ -177,7 +177,7 @@ async def test_thousands_of_subscriptions_are_bounded() -> None:
 
 
 @trio_test(deadline=60)
-async def test_a_peer_that_does_not_read_holds_up_nobody() -> None:
+async def test_a_peer_that_does_not_read_delays_no_other() -> None:
     """It loses what does not fit its queue, which is counted; the others get everything."""
     queues = QueueParams(message_bytes=512 * 1024)
     async with (

@@ -450,17 +450,17 @@ def test_a_capacity_holds_while_messages_come_in(settings: ArchiveSettings) -> N
 
 @trio_test()
 async def test_messages_of_other_stores_are_taken_at_any_age(settings: ArchiveSettings) -> None:
-    told: list[tuple[str, int, bytes]] = []
+    reported: list[tuple[str, int, bytes]] = []
     released = trio.Event()
     async with running(settings) as made:
-        made.add_listener(told.extend)
+        made.add_listener(reported.extend)
         old = make_message(NOW - 10**15, "/old")
         digest = message_hash(SHARD, old)
         assert await made.insert(SHARD, old, digest)
         assert await made.insert(SHARD, old, digest)  # twice is once
         assert not await made.insert(SHARD, make_message(NOW, ephemeral=True), bytes(32))
         await made.flush()
-        assert set(told) == {(SHARD, NOW - 10**15, digest)}
+        assert set(reported) == {(SHARD, NOW - 10**15, digest)}
         assert [span.messages for span in await made.spans()] == [1]
     async with running(settings, hold=released) as made:
         await made.insert(SHARD, make_message(NOW), message_hash(SHARD, make_message(NOW)))

@@ -225,7 +225,7 @@ async def test_no_more_is_taken_from_the_queue_than_the_bound_of_bytes_lets(tmp_
 async def test_a_send_taken_back_ends_though_its_outcome_came_while_another_bridge_had_it(
     tmp_path: Path, *, restarted: bool
 ) -> None:
-    """The Messaging API tells an outcome once. The record is here written again as the other bridge's."""
+    """The Messaging API reports an outcome once. The record is here written again as the other bridge's."""
     quick = {"logos_bridge.fate_journal:_SETTLE_SECONDS": 0.3}
     with NatsServer() as server, node_with_sender(tmp_path) as (node, _sender):
         server.wait_ready()

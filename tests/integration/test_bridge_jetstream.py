@@ -77,7 +77,7 @@ async def consumer(js: JetStreamContext) -> None:
 async def test_the_end_of_an_earlier_request_does_not_end_a_later_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A slow server tells of the end long after the request was given up."""
+    """A slow server reports the end long after the request was given up."""
     with NatsServer() as server:
         async with linked(server) as link:
             await consumer(link.js)
@@ -157,7 +157,7 @@ async def test_each_message_has_the_answer_of_the_server() -> None:
 
 
 @asyncio_test(60)
-async def test_a_lost_connection_is_told_once() -> None:
+async def test_a_lost_connection_is_reported_once() -> None:
     with NatsServer() as server:
         async with linked(server) as link:
             assert not await link.lost(0)

@@ -94,7 +94,7 @@ def test_logos_up_runs_it_and_tells_how_it_is() -> None:
                 assert "logos_delivery_bridge_nats_connected 1.0" in page
                 assert 'process_resident_memory_bytes{process="bridge"}' in page
                 server.kill()
-                wait_for(lambda: logos("bridge", "status", *where).returncode == 1, "the loss is told")
+                wait_for(lambda: logos("bridge", "status", *where).returncode == 1, "the loss is reported")
                 assert node.process.poll() is None, "the node goes on"
                 assert node.end() == 0
                 assert not node.alive()

@@ -152,8 +152,8 @@ async def test_one_name_one_app() -> None:
             assert (await messages(second, 1))[0].payload == b"x"
         async with MessagingClient.connect(run) as other:
             await other.forget("app")
-        async with MessagingClient.connect(run, name="app") as anew:
-            assert await anew.subscriptions() == []
+        async with MessagingClient.connect(run, name="app") as again:
+            assert await again.subscriptions() == []
 
 
 @asyncio_test(60)

@@ -101,7 +101,7 @@ def test_pushed_filtered_and_found_in_the_store() -> None:
 
 
 @asyncio_test(60)
-async def test_nobody_to_ask() -> None:
+async def test_without_a_peer_to_ask() -> None:
     with short_directory() as path, KernelProcess(path / "k") as process:
         async with KernelClient.connect(process.directory / "run") as kernel:
             for ask in (

@@ -88,7 +88,7 @@ def works(edge: KernelProcess, dealer: Dealer, by: Sequence[KernelProcess], mark
 
 
 @pytest.mark.timeout(150)
-def test_service_nodes_that_die_are_replaced_by_others_that_peer_exchange_told_of() -> None:
+def test_service_nodes_that_die_are_replaced_by_others_from_peer_exchange() -> None:
     with short_directory() as directory, ExitStack() as stack:
         (first,) = servers(directory, "0", stack)
         entry = f"--discv5-bootstrap-node={first.info('MyENR')['MyENR']}"
@@ -153,7 +153,7 @@ async def test_apps_on_edge_nodes_that_know_one_node_go_on_when_it_dies() -> Non
             for edge in edges:
                 await asyncio.to_thread(eventually, lambda edge=edge: served(edge, 3), 60)
             old[2].stop(9)
-            await both_ways(alice, bob, b"by those that peer exchange told of")
+            await both_ways(alice, bob, b"by nodes from peer exchange")
             await connected(alice, bob)
             rest = [event for app in (alice, bob) for event in await drain(app, 0.5)]
             assert not [event for event in rest if isinstance(event, MessageReceived)], "once"

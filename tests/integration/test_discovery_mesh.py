@@ -1,5 +1,5 @@
 """Kernels that know one node each, by its record, by a list in the DNS or by its address, find each other,
-form a mesh, and then need nobody in particular for it.
+form a mesh, and then need no particular node for it.
 """
 
 from __future__ import annotations

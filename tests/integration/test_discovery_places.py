@@ -73,7 +73,7 @@ def test_one_address_fills_neither_slots_nor_tables(lab: Places) -> None:
         for kernel in honest:
             others = set(homes) - {kernel.directory.name}
             eventually(lambda kernel=kernel, others=others: others <= set(addresses(kernel)), 60)
-            assert addresses(kernel).count(crowd_home) <= LIMIT, "whoever dialled"
+            assert addresses(kernel).count(crowd_home) <= LIMIT, "whichever side dialled"
         dealer = victim.dealer()
         known = dealer.ok("peers.known", {"limit": 100})["peers"]
         of_crowd = [peer for peer in known if peer["addresses"][0].startswith(f"/ip4/{crowd_home}/")]
@@ -110,8 +110,8 @@ def test_a_node_behind_a_router_learns_its_address_from_three_others(lab: Places
             kernel.options = (*kernel.options, entries[0])
         stack.enter_context(others[2])
         eventually(lambda: record(node).ip4 == outer, 40)
-        told = node.dealer().ok("discovery.status")["addresses"]
-        assert told[0].startswith(f"/ip4/{outer}/tcp/")
+        announced = node.dealer().ok("discovery.status")["addresses"]
+        assert announced[0].startswith(f"/ip4/{outer}/tcp/")
 
         # A newcomer finds it there, whichever side dials first.
         stack.enter_context(others[3])

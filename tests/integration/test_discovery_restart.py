@@ -54,7 +54,7 @@ def test_a_filled_store_is_enough_to_come_back() -> None:
         known = {kernel.info("MyPeerId")["MyPeerId"]: kernel for kernel in others}
         eventually(lambda: peers(wanderer) >= known.keys(), 60)
         assert "discv5" in origins(wanderer)
-        assert origins(wanderer) <= FOUND, "nobody told it whom to connect to"
+        assert origins(wanderer) <= FOUND, "it was given no address to connect to"
         file = wanderer.directory / "peers.json"
         # What came last must be there too when the process is killed: give the file its next turn.
         eventually(lambda: file.exists() and all(peer in file.read_text() for peer in known), 40)

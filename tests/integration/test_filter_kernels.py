@@ -175,12 +175,12 @@ def test_what_is_asked_for_wrongly(service: KernelProcess, edge: KernelProcess) 
     peer = service.info("MyPeerId")["MyPeerId"]
     body = {"content_topics": [TOPIC], "exclude": [peer]}
     assert dealer.code("filter.subscribe", body) == "no_peers"
-    nobody = {
+    unreachable = {
         "content_topics": [TOPIC],
         "peer": "/ip4/127.0.0.1/tcp/1/p2p/" + edge.info("MyPeerId")["MyPeerId"],
     }
-    assert dealer.code("filter.subscribe", nobody) == "no_peers"
+    assert dealer.code("filter.subscribe", unreachable) == "no_peers"
     named = {"content_topics": [TOPIC], "peer": service.address()}
     assert dealer.ok("filter.subscribe", named)["peer"] == peer
-    (told,) = dealer.ok("filter.ping", {"peer": "nobody"})["peers"]
-    assert (told["peer"], "status" in told) == ("nobody", False)
+    (ping,) = dealer.ok("filter.ping", {"peer": "unknown"})["peers"]
+    assert (ping["peer"], "status" in ping) == ("unknown", False)

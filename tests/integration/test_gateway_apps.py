@@ -276,7 +276,7 @@ def test_without_credit_nothing_is_sent_and_nothing_is_lost(gateway: GatewayProc
         one.close()
 
 
-def test_bad_parameters_of_a_socket_are_told_by_the_close_code(gateway: GatewayProcess) -> None:
+def test_the_close_code_names_bad_parameters_of_a_socket(gateway: GatewayProcess) -> None:
     for name, query, code in (("BAD", "", 4400), ("ok", "?credit=x", 4400), ("ok", "?after=1", 4400)):
         socket = Socket(gateway, name, query)
         with pytest.raises(ConnectionClosed) as closed:

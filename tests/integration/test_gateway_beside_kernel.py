@@ -72,7 +72,7 @@ def gateway() -> Iterator[GatewayProcess]:
         ("GET", "/admin/v1/peers/service", None, 200, "[]"),
     ],
 )
-def test_what_is_not_there_is_told_as_the_reference_does(
+def test_what_is_not_there_is_reported_as_the_reference_does(
     gateway: GatewayProcess, method: str, path: str, body: object, status: int, text: str
 ) -> None:
     answer = gateway.request(method, path, body)

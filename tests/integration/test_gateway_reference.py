@@ -171,7 +171,7 @@ def test_relay_by_pubsub_topic_and_by_content_topic(pair: Pair) -> None:
         ("POST", "/messaging/v1/subscriptions", ["bad topic"], 500, "Subscribe failed: "),
         ("GET", "/messaging/v1/events/send/none", None, 404, "No send events for requestId: none"),
         ("GET", f"/filter/v2/messages/{ENCODED}", None, 400, f"Not subscribed to topic: {CONTENT}"),
-        ("GET", "/admin/v1/peer/nobody", None, 400, "Invalid argument:"),
+        ("GET", "/admin/v1/peer/unknown", None, 400, "Invalid argument:"),
         ("GET", "/admin/v1/peers/connected/on/many", None, 400, "Invalid shardId: many"),
         ("POST", "/admin/v1/peers", ["/ip4/127.0.0.1"], 400, ""),
         ("POST", "/admin/v1/log-level/loud", None, 400, "Invalid log-level: loud. Please specify one of"),

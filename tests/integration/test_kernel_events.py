@@ -171,7 +171,7 @@ def test_a_lapsed_lease_shows(kernel: KernelProcess, dealer: Dealer) -> None:
     subscriber = kernel.subscriber(SHARD)
     while kernel.dealer().ok("node.health")["shards"][0]["health"] != "NOT_SUBSCRIBED":
         subscriber.heartbeat()
-    publish(dealer, b"nobody records this")
+    publish(dealer, b"without a recording")
     after = lease(dealer)
     assert after["epoch"] != before["epoch"]
     assert (after["first"], after["last"]) == (1, 0)
@@ -195,7 +195,9 @@ def test_health_events_tell_the_whole() -> None:
                 assert len(shards) == 1
 
 
-def test_a_hung_reader_costs_bounded_memory_and_nobody_else(kernel: KernelProcess, dealer: Dealer) -> None:
+def test_a_hung_reader_costs_bounded_memory_and_delays_no_one_else(
+    kernel: KernelProcess, dealer: Dealer
+) -> None:
     """32 MiB at most wait for one that hangs; it sees the loss by the seq, and others lose nothing."""
     lease(dealer)
     hung = kernel.subscriber(SHARD, rcvhwm=1)

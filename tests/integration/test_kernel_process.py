@@ -157,7 +157,7 @@ def test_a_data_directory_that_cannot_be_used(directory: Path) -> None:
     assert "not a key" not in said
 
 
-def test_a_full_disk_is_told(directory: Path) -> None:
+def test_a_full_disk_is_reported(directory: Path) -> None:
     """A limit of 0 bytes a file stands for it: the same call fails in the same way."""
 
     def no_room() -> None:
@@ -221,9 +221,9 @@ def test_a_kernel_whose_database_server_is_away_runs_and_says_so(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It serves the rest of the network, is not ready, and says why without the password."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # does not listen
-        url = f"postgres://waku:geheim@127.0.0.1:{nobody.getsockname()[1]}/waku"
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # does not listen
+        url = f"postgres://waku:geheim@127.0.0.1:{deaf.getsockname()[1]}/waku"
         monkeypatch.setenv("LOGOS_KERNEL_STORE_MESSAGE_DB_URL", url)
         kernel = KernelProcess(directory / "k", "--store=true", "--shard=0", "--cluster-id=42")
         try:

@@ -88,8 +88,8 @@ def test_leases_follow_the_name_not_the_connection(kernel: KernelProcess) -> Non
     again = two.ok("lease.acquire", {"shards": [1]})["leases"][0]
     assert again["epoch"] == first["leases"][0]["epoch"]
     assert two.ok("lease.release", {"shards": [0, 1]})["released"] == [1]
-    anew = one.ok("lease.acquire", {"shards": [1]})["leases"][0]
-    assert anew["epoch"] != again["epoch"]
+    renewed = one.ok("lease.acquire", {"shards": [1]})["leases"][0]
+    assert renewed["epoch"] != again["epoch"]
     assert one.ok("lease.release", {"shards": [1, 2]})["released"] == [1, 2]
 
 
@@ -254,7 +254,7 @@ def test_many_publishes_are_answered_in_their_order(dealer: Dealer) -> None:
         assert [dealer.receive().correlation_id for _ in sent] == sent
 
 
-def test_a_client_that_never_reads_holds_nobody_up(kernel: KernelProcess, dealer: Dealer) -> None:
+def test_a_client_that_never_reads_delays_no_one_else(kernel: KernelProcess, dealer: Dealer) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     deaf = context.socket(zmq.DEALER)
     try:

@@ -99,7 +99,7 @@ async def test_no_number_stands_for_two_events_after_a_restore() -> None:
             again.wait_said("all app streams get new ids")
             assert again.status()["kernel"]["info"]["MyPeerId"] == peer_id
             event = await restored(watcher)
-            assert not event.resumed, "the app is told"
+            assert not event.resumed, "the app is informed"
             assert event.lost_stream is not None
             assert event.lost_stream.hex() == stream
             assert app_of(again, "app")["stream"] != stream

@@ -57,7 +57,7 @@ def test_a_node_is_described_and_its_services_answer(server: KernelProcess) -> N
     assert "refused with" in found["services"]["lightpush"]["detail"], "nothing was published"
 
 
-def test_what_is_required_and_missing_is_told(server: KernelProcess) -> None:
+def test_what_is_required_and_missing_is_reported(server: KernelProcess) -> None:
     websocket = next(one for one in server.info("MyMultiaddresses")["MyMultiaddresses"] if "/ws" in one)
     with (
         short_directory() as directory,
@@ -77,7 +77,7 @@ def test_what_is_required_and_missing_is_told(server: KernelProcess) -> None:
     assert found["problems"] == ["it is not on shard 7"]
 
 
-def test_what_cannot_be_reached_and_what_is_no_address(server: KernelProcess) -> None:
+def test_unreachable_peers_and_text_that_is_not_an_address(server: KernelProcess) -> None:
     peer_id = server.address().rpartition("/")[2]
     with closing(socket.socket()) as held:
         held.bind(("127.0.0.1", 0))  # bound, but it does not listen

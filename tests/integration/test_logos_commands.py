@@ -186,7 +186,7 @@ def test_a_name_in_use_is_named_as_such(lone: LogosUp) -> None:
     assert "does `logos up` run" not in second.stderr
 
 
-def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> None:
+def test_a_message_that_no_peer_takes_is_undecided_and_pending(lone: LogosUp) -> None:
     where = ("--data-dir", str(lone.data_dir))
     done = logos("send", TOPIC, "x", *where, "--timeout", "4", "--name", "sender", "--json")
     assert done.returncode == Exit.UNDECIDED, done.stderr
@@ -211,9 +211,9 @@ def test_sends_of_an_app_are_looked_at_without_disturbing_or_making_it(lone: Log
     done = logos("pending", *where, "--name", "busy")
     assert (done.returncode, done.stdout) == (Exit.OK, "no pending sends\n")
     for more in ((), ("--cancel", "00" * 16)):
-        nobody = logos("pending", *where, "--name", "nobody", *more)
-        assert nobody.returncode == Exit.DATA
-        assert "no app is named nobody" in nobody.stderr
+        unknown = logos("pending", *where, "--name", "unknown", *more)
+        assert unknown.returncode == Exit.DATA
+        assert "no app is named unknown" in unknown.stderr
     assert lone.status()["mapi"]["apps"]["known"] == known, "asking has made none"
     assert listener.process.poll() is None, "it has kept its connection"
     listener.process.send_signal(signal.SIGTERM)
@@ -309,7 +309,7 @@ def test_tail_shows_messages_without_their_payload(lone: LogosUp) -> None:
     assert "payload" not in row
 
 
-def test_status_is_watched_until_it_is_told_to_end(lone: LogosUp) -> None:
+def test_status_is_watched_until_it_is_stopped(lone: LogosUp) -> None:
     command = [*LOGOS, "status", "--watch", "0.1", "--json", "--data-dir", str(lone.data_dir)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) as watch:
         try:
@@ -323,7 +323,7 @@ def test_status_is_watched_until_it_is_told_to_end(lone: LogosUp) -> None:
             watch.kill()
 
 
-def test_nobody_there() -> None:
+def test_without_a_node() -> None:
     with short_directory() as directory:
         commands = (("send", TOPIC, "x"), ("listen", TOPIC), ("tail",), ("config", "--running"))
         # all at once: each waits a while for a node that may be just starting

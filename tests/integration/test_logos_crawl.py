@@ -129,7 +129,7 @@ def answered(found: dict[str, Any]) -> int:
     return sum(number for reach, number in counts.items() if reach != "none")
 
 
-def test_limits_end_it_and_are_told(network: Network) -> None:
+def test_limits_end_it_and_are_reported(network: Network) -> None:
     found = crawl(f"--bootstrap={network.bootstrap}", "--limit=5", code=Exit.UNDECIDED)
     assert (found["nodes"], found["complete"], found["cut_off"]) == (5, False, "--limit=5")
     arguments = (f"--bootstrap={network.bootstrap}", "--cluster-id=49", *LOOPBACK)

@@ -72,7 +72,7 @@ def test_discv5_is_seen_stopped_started_and_given_a_node_to_begin_with() -> None
             assert (done.returncode, done.stdout) == (Exit.OK, text)
 
 
-def test_a_node_of_another_cluster_is_told_so() -> None:
+def test_a_node_of_another_cluster_is_warned() -> None:
     with (
         short_directory() as path,
         KernelProcess(path / "a", *DISCV5) as boot,
@@ -115,7 +115,7 @@ def test_a_list_is_read_by_the_node() -> None:
         assert logos("discovery", "list", "enrtree://x", *at(kernel.directory)).returncode == Exit.DATA
 
 
-def test_a_configuration_without_anybody_to_begin_with_is_told_before_the_start() -> None:
+def test_a_configuration_without_a_first_peer_is_reported_before_the_start() -> None:
     with short_directory() as path:
         said = doctor(path / "d", "discv5-discovery=true", "discv5-udp-port=0")
         assert "discv5 is on but has no bootstrap node" in said

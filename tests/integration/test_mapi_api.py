@@ -232,7 +232,7 @@ def test_bad_configuration_is_refused_before_anything_starts(
 async def test_what_cannot_start_leaves_nothing(directory: Path) -> None:
     with KernelProcess(directory / "k"):
         # No kernel there.
-        api = MessagingApi.attach(directory / "nobody", data_dir=directory / "n")
+        api = MessagingApi.attach(directory / "absent", data_dir=directory / "n")
         with pytest.raises(IpcError) as error:
             await api.start(timeout=0.3)
         assert error.value.code == "not_ready"
@@ -326,7 +326,7 @@ def test_a_parent_that_is_gone_before_the_kernel_is_up_ends_it_too(directory: Pa
             kernel.send_signal(signal.SIGKILL)
 
 
-def test_what_is_no_pipe_to_a_parent_is_refused(directory: Path) -> None:
+def test_a_descriptor_that_is_not_a_pipe_to_a_parent_is_refused(directory: Path) -> None:
     for given in ("77", "x"):
         done = subprocess.run(
             [sys.executable, "-m", "kernel_proc", f"--data-dir={directory}/k", "--tcp-port=0"],

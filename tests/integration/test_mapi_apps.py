@@ -299,7 +299,7 @@ async def test_an_ephemeral_app_ends_with_its_connection(node: Node) -> None:
 
 
 @asyncio_test()
-async def test_a_message_is_received_once_per_hash_whoever_repeats_it(node: Node) -> None:
+async def test_a_message_is_received_once_per_hash_even_if_another_peer_repeats_it(node: Node) -> None:
     topic = "/once/1/test/proto"
     async with Recorder(node.directory) as app:
         await app.subscribed(topic, mesh=False)
@@ -323,15 +323,15 @@ async def test_the_sends_of_another_app_are_seen_without_its_connection_and_with
     await empty(node)
     async with MessagingClient.connect(apps) as tool:
         known = (await node.mapi.health())["apps"]["known"]
-        with pytest.raises(BadRequestError, match="no app is named nobody"):
-            await tool.pending(name="nobody")
-        with pytest.raises(BadRequestError, match="no app is named nobody"):
-            await tool.cancel(os.urandom(16), name="nobody")
+        with pytest.raises(BadRequestError, match="no app is named unknown"):
+            await tool.pending(name="unknown")
+        with pytest.raises(BadRequestError, match="no app is named unknown"):
+            await tool.cancel(os.urandom(16), name="unknown")
         with pytest.raises(BadRequestError):
             await tool.pending(name="not a name")
         assert (await node.mapi.health())["apps"]["known"] == known
         async with MessagingClient.connect(apps, name="sender") as sender:
-            request_id = await sender.send(TOPIC, b"to nobody yet")
+            request_id = await sender.send(TOPIC, b"without a receiver yet")
             async with asyncio.timeout(10):
                 # No peer is there: it stays without a fate.
                 while not any(send.attempts for send in (await tool.pending(name="sender")).sends):

@@ -151,7 +151,7 @@ async def test_history_on_subscribe_once_per_app(tmp_path: Path, mode: str) -> N
                 assert await bob.subscribe(TOPIC, history=600) == {}
                 for app in (bob, carol):
                     again = [e for e in await drain(app, 1.5) if isinstance(e, MessageReceived)]
-                    assert again == [], "nobody gets a message twice"
+                    assert again == [], "no app gets a message twice"
 
 
 @asyncio_test(60)

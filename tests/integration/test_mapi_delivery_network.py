@@ -44,9 +44,9 @@ async def test_a_store_that_comes_five_seconds_after_propagation_still_gets_the_
     ):
         address = store.address()
         async with connected_pair(nodes, "alice", "bob") as (alice, bob):
-            request_id = await alice.send(TOPIC, b"nobody keeps me yet")
+            request_id = await alice.send(TOPIC, b"not archived yet")
             await wait_for(alice, MessagePropagated)
-            assert (await wait_for(bob, MessageReceived)).payload == b"nobody keeps me yet"
+            assert (await wait_for(bob, MessageReceived)).payload == b"not archived yet"
             await asyncio.sleep(5)  # the age of the message is what this is about
             assert [send.state for send in (await alice.pending()).sends] == ["propagated"]
             nodes[0].kernel.dealer().ok("peers.connect", {"addresses": [address]})

@@ -98,7 +98,7 @@ async def test_a_service_node_that_dies_is_replaced_by_the_third(tmp_path: Path)
 
 
 @asyncio_test(120)
-async def test_what_was_archived_while_nobody_pushed_arrives_once(tmp_path: Path) -> None:
+async def test_what_was_archived_while_no_peer_pushed_arrives_once(tmp_path: Path) -> None:
     # The second one keeps messages, and gives no other service.
     with services(tmp_path, (), ("--store=true", "--filter=false", "--lightpush=false")) as (server, archive):
         dial = [f"--staticnode={kernel.address()}" for kernel in (server, archive)]
@@ -175,12 +175,12 @@ async def test_an_edge_node_of_its_own_is_made_from_the_mode_and_named_service_n
             states = {protocol.name: protocol.state for protocol in (await api.kernel.health()).protocols}
             assert (states["Relay"], states["Lightpush"], states["Filter"]) == ("NOT_MOUNTED",) * 3
             request_id = await api.send(TOPIC, b"by lightpush, and back by filter")
-            told: list[type] = []
+            reported: list[type] = []
             async for event, payload in api.events():
-                told.append(type(event))
+                reported.append(type(event))
                 if isinstance(event, events.MessageReceived):
                     assert payload == b"by lightpush, and back by filter"
                 if isinstance(event, events.MessageSent):
                     assert event.request_id == request_id
                     break
-            assert {events.MessagePropagated, events.MessageReceived} <= set(told)
+            assert {events.MessagePropagated, events.MessageReceived} <= set(reported)

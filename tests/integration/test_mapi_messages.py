@@ -184,7 +184,7 @@ async def test_without_peers_the_window_ends_with_the_known_text(tmp_path: Path)
     with KernelProcess(tmp_path / "a"), MapiProcess(tmp_path / "a", "--send-window=2") as mapi:
         await mapi.ready()
         async with MessagingClient.connect(mapi.run_dir) as app:
-            request_id = await app.send(TOPIC, b"nobody there")
+            request_id = await app.send(TOPIC, b"without peers")
             error = await wait_for(app, MessageError)
             assert error.request_id == request_id
             assert "Unable to send within retry time window" in error.text

@@ -419,7 +419,9 @@ async def test_named_apps_expire_after_their_time_of_absence(directory: Path) ->
 
 
 @asyncio_test(60)
-async def test_journals_are_bounded_alone_and_together_and_the_app_is_told(directory: Path) -> None:
+async def test_journals_are_bounded_alone_and_together_and_the_app_learns_what_was_dropped(
+    directory: Path,
+) -> None:
     limits = ("--journal-max-bytes=256KiB", "--journal-total-bytes=400KiB")
     with single_node(directory, mapi_options=limits) as node:
         await node.mapi.ready()

@@ -73,10 +73,10 @@ def test_ports_are_mapped_renewed_and_removed(
     with miniupnpd(router, directory, upnp=kind == "upnp", pmp=kind == "pmp"), node:
         eventually(lambda: record(node).ip4 == OUTSIDE)
         assert mapping(node)["by"] == kind
-        told, ports = record(node), node.info("MyBoundPorts")["MyBoundPorts"]
-        assert (told.tcp4, told.udp4) == (ports["tcp"], ports["discv5Udp"])
+        announced, ports = record(node), node.info("MyBoundPorts")["MyBoundPorts"]
+        assert (announced.tcp4, announced.udp4) == (ports["tcp"], ports["discv5Udp"])
 
-        static = f"--staticnode=/ip4/{OUTSIDE}/tcp/{told.tcp4}/p2p/{node.info('MyPeerId')['MyPeerId']}"
+        static = f"--staticnode=/ip4/{OUTSIDE}/tcp/{announced.tcp4}/p2p/{node.info('MyPeerId')['MyPeerId']}"
         home = "20.1.0.1"
         with KernelProcess(
             directory / "other", *COMMON, f"--listen-address={home}", static, through=lab.add(home)

@@ -69,7 +69,7 @@ def running(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes
 
 
 @PROCESSES
-def test_a_log_that_nobody_reads_holds_nothing_up(directory: Path, name: str) -> None:
+def test_a_log_without_a_reader_delays_nothing(directory: Path, name: str) -> None:
     reading, writing = full_pipe()
     with running(
         subprocess.Popen(command(name, directory / "n"), stderr=writing, env=clean_environment())

@@ -57,9 +57,9 @@ def test_a_node_that_knows_one_neighbour_learns_the_others_by_prune() -> None:
         known = {peer_id(one) for one in neighbours}
         eager = stack.enter_context(KernelProcess(directory / "eager", *COMMON, entrance, ON))
         eventually(lambda: known <= set(origins(eager)), 30)
-        told = origins(eager)
-        assert {told[one] for one in known} == {"prune"}
-        assert told[peer_id(hub)] == "static"
+        found = origins(eager)
+        assert {found[one] for one in known} == {"prune"}
+        assert found[peer_id(hub)] == "static"
         assert metric(eager, "relay_px_peers", outcome="taken") >= D_HIGH
         eventually(lambda: len(mesh(eager)) >= D_LOW, 30)
         # Without the option one hears the same and heeds nothing of it.

@@ -65,7 +65,7 @@ async def test_an_unpaced_burst_loses_nothing() -> None:
 
 
 @trio_test()
-async def test_publishing_twice_is_no_error_and_can_be_forced() -> None:
+async def test_publishing_twice_is_not_an_error_and_can_be_forced() -> None:
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
         alone = await a.relay.publish(TOPIC, waku(b"alone"))
         assert (alone.peers, alone.duplicate) == (0, False)
@@ -93,7 +93,7 @@ async def test_the_largest_message_passes_and_one_byte_more_is_refused_here() ->
 
 
 @trio_test()
-async def test_what_is_no_waku_message_is_not_published() -> None:
+async def test_bytes_that_are_not_a_waku_message_are_not_published() -> None:
     async with relay_node(TOPIC) as a:
         with pytest.raises(RelayMessageInvalid):
             await a.relay.publish(TOPIC, b"\x12\x01x")

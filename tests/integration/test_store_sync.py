@@ -250,8 +250,8 @@ def test_the_command_shows_verifies_exports_and_imports(directory: Path) -> None
         writer = StoreFileWriter(foreign)
         writer.add("/waku/2/rs/77/0", messages(1, "foreign")[0][1])
         writer.close()
-        told = run_store(two, "import", "-", stdin=foreign.getvalue(), code=Exit.FAILED)
-        assert "cluster 77, the node is in 0" in told
+        printed = run_store(two, "import", "-", stdin=foreign.getvalue(), code=Exit.FAILED)
+        assert "cluster 77, the node is in 0" in printed
 
         # a message that is not what its hash says
         assert one.stop() == 0

@@ -38,12 +38,12 @@ def follow_a_kernel_through_a_kill(command: Sequence[str], name: str) -> None:
 
             kernel.stop(signal.SIGKILL)
             kernel.start()
-            told: dict[str, dict[str, Any]] = {}  # in any order: requests and events are two sockets
-            while not told.keys() >= {"kernel_lost", "kernel_found", "stream_loss"}:
+            reported: dict[str, dict[str, Any]] = {}  # in any order: requests and events are two sockets
+            while not reported.keys() >= {"kernel_lost", "kernel_found", "stream_loss"}:
                 event = ask(adapter, "next")
-                told[event["event"]] = event
-            assert told["kernel_found"]["restarted"] is True
-            assert told["stream_loss"]["stream"] == got[0]["stream"]
+                reported[event["event"]] = event
+            assert reported["kernel_found"]["restarted"] is True
+            assert reported["stream_loss"]["stream"] == got[0]["stream"]
             publish(adapter, "ff")  # on the stream, since the lease was taken again
             assert take(adapter, "message")["payload"] == "ff"
             ask(adapter, "close")

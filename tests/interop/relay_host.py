@@ -109,7 +109,7 @@ class RelayHost:
         return {"peerId": await self._host.connect(address)}
 
     async def hangup(self, *, peer_id: str) -> Arguments:
-        await self._host.disconnect(peer_id, "told to")
+        await self._host.disconnect(peer_id, "requested")
         return {}
 
     async def subscribe(self, **_: object) -> Arguments:

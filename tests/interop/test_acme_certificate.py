@@ -170,12 +170,12 @@ def options(environment: Mapping[str, object], volume: Path) -> list[str]:
         for name, value in environment.items()
         if "WEBSOCKET" in name or "DOMAIN" in name
     ]
-    told = [
+    options = [
         f"--{name}={value.replace('/certificates', str(volume))}"
         for name, value in chosen
         if name != "websocket-port"
     ]
-    return [*told, "--websocket-port=0", "--cluster-id=46", "--shard=0", "--discv5-discovery=false"]
+    return [*options, "--websocket-port=0", "--cluster-id=46", "--shard=0", "--discv5-discovery=false"]
 
 
 def served(port: int, context: ssl.SSLContext, name: str) -> str:

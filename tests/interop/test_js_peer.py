@@ -46,6 +46,6 @@ def test_a_js_peer_keeps_its_identity_over_a_restart(make_js_peer: MakeJsPeer) -
     assert again.addresses == one.addresses
 
 
-def test_publishing_to_nobody_is_an_error(make_js_peer: MakeJsPeer) -> None:
+def test_publishing_without_peers_is_an_error(make_js_peer: MakeJsPeer) -> None:
     with pytest.raises(CommandError, match="NoPeersSubscribedToTopic"):
         make_js_peer().publish(CONTENT_TOPIC, b"x")

@@ -62,7 +62,7 @@ def test_many_one_after_another(network: Served, js: LightNode) -> None:
     reader.close()
 
 
-def test_a_message_that_the_network_has_is_no_failure(network: Served, js: LightNode) -> None:
+def test_a_message_that_the_network_has_is_not_a_failure(network: Served, js: LightNode) -> None:
     """js-waku sends again what it is unsure of, and goes to other peers with what is refused."""
     now = time.time_ns() // 1_000_000
     for legacy in (False, False, True):
@@ -78,7 +78,7 @@ def test_too_large_is_420(js: LightNode, size: int) -> None:
     js.wait_log("Message size exceeded maximum of 153600 bytes")
 
 
-def test_nobody_to_relay_to_is_505_and_too_many_are_429(make_light_node: MakeLightNode) -> None:
+def test_no_relay_peer_is_505_and_too_many_requests_are_429(make_light_node: MakeLightNode) -> None:
     js: LightNode = make_light_node()
     options = ["--shard=0", "--websocket-port=0", "--rate-limit=lightpush:5/1h"]
     with short_directory() as directory, ServiceKernel(directory / "k", *options) as alone:

@@ -2,8 +2,8 @@
 come in.
 
 A member is counted on from the moment that it is said to be `there` to the moment that it is `gone`. What was
-on its way while it was not counted on, or within `AROUND` of that, is excused: nobody promises that a process
-killed in the middle of it has received a message, or has passed one on. Everything else must arrive, once in
+on its way while it was not counted on, or within `AROUND` of that, is excused: a process that is killed in
+the middle of it need not have received a message, nor passed one on. Everything else must arrive, once in
 each life of a process.
 """
 

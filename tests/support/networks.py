@@ -39,7 +39,7 @@ class Entrance:
         """By record, by list, by address; and those again with the other option that takes them."""
 
     def options(self, number: int) -> tuple[str, ...]:
-        """What the member of this number is told: a third of the members each way."""
+        """The peers that the member of this number is given: a third of the members each way."""
         return self.ways[number % len(self.ways)]
 
 

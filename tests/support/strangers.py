@@ -34,7 +34,7 @@ ALL: Final = Capability.RELAY | Capability.STORE | Capability.FILTER | Capabilit
 def bogus_record(
     random: Random, cluster: int, tcp: int, udp: int, capabilities: Capability = ALL, ip: str = HOST
 ) -> Enr:
-    """A good record of a node that is not there: at these ports is somebody else, or nobody."""
+    """A good record of a node that is not there: at these ports is another node, or none."""
     key, shards = encode_shards(RelayShards.of(cluster, range(8)))
     pairs = {
         b"ip": bytes(map(int, ip.split("."))),

@@ -3,7 +3,7 @@ SQLite holds 100,000 messages before anything is measured, and every message goe
 
 `latency with 50 queries/s`: p99 from the time a message is due at its publisher to the node behind the
 kernel, 500 messages/s in an open loop, while an asker has pages of 20 from the same kernel. The reference is
-the same kernel while nobody asks.
+the same kernel without queries.
 `inserts while relaying`: a second kernel is flooded with `relay.publish`; messages/s until the last one is in
 the database of the first. The reference is the same flood through a kernel without store, until the last one
 is at the node behind it.
@@ -178,7 +178,7 @@ def _latency(
         BENCH,
         name,
         "ms, p99",
-        "the same kernel while nobody asks",
+        "the same kernel without queries",
         target="ratio ≤ 2",
         reached=lambda line: line["ratio"] is not None and line["ratio"] <= 2,
         more={"samples": samples, "messages_per_s": RATE, "payload": PAYLOAD},
@@ -210,8 +210,8 @@ class _Flood:
         number, filler = target.expect(messages, BATCH), make_filler(target.rounds)
         meter = CpuMeter(self._pids)
         start = time.monotonic_ns()
-        told = self._send(messages, number, filler)
-        for _ in range(messages // BATCH - told):
+        progress = self._send(messages, number, filler)
+        for _ in range(messages // BATCH - progress):
             target.receiver.event("progress")
         received = target.receiver.event("received")
         last = relayed = received["last_ns"]
@@ -225,11 +225,11 @@ class _Flood:
 
     def _send(self, messages: int, number: int, filler: bytes) -> int:
         """Publish all; return how many batches the node behind has reported."""
-        waiting = told = 0
+        waiting = progress = 0
         for index in range(messages):
             if index % BATCH == 0 and index >= AHEAD * BATCH:
                 self._target.receiver.event("progress")
-                told += 1
+                progress += 1
             if waiting == WINDOW:
                 self._published()
                 waiting -= 1
@@ -242,7 +242,7 @@ class _Flood:
             waiting += 1
         for _ in range(waiting):
             self._published()
-        return told
+        return progress
 
     def _published(self) -> None:
         reply = self._dealer.receive(30.0)

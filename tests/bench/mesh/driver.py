@@ -66,11 +66,11 @@ class Mesh:
         end = time.monotonic() + SETTLE_SECONDS
         while True:
             for index, node in enumerate(self._nodes):
-                told = node.ask("collected", cmd="collect")
-                duplicates += told["duplicates"]
+                reported = node.ask("collected", cmd="collect")
+                duplicates += reported["duplicates"]
                 delays += [
                     (at - sent[one]) / 1e6
-                    for one, at in told["arrivals"]
+                    for one, at in reported["arrivals"]
                     if one in sent and one // 1_000_000 != index
                 ]
             if len(delays) >= expected or time.monotonic() > end:

@@ -182,10 +182,10 @@ def test_after_a_restart_of_either_side_it_goes_on(make_js_node: MakeJsNode, pro
             await until(lambda: any(node.record.seq == 2 for node in ours.service.nodes()))
             where = ours.service.bound[0].port
         # Ours forgets its keys, and comes back at the same place.
-        anew = Ours(1, protocol_id=protocol_id, port=where)
-        async with running(anew):
-            assert await anew.service.ping(Enr.from_text(again.enr))
-            assert await again.ask("ping", enr=anew.enr)
+        restarted = Ours(1, protocol_id=protocol_id, port=where)
+        async with running(restarted):
+            assert await restarted.service.ping(Enr.from_text(again.enr))
+            assert await again.ask("ping", enr=restarted.enr)
 
     run()
 
@@ -224,7 +224,7 @@ def test_nodes_of_another_protocol_id_are_not_heard(make_js_node: MakeJsNode) ->
     run()
 
 
-def test_each_side_is_told_its_right_endpoint(make_js_node: MakeJsNode) -> None:
+def test_each_side_learns_its_right_endpoint(make_js_node: MakeJsNode) -> None:
     js = make_js_node(protocol_id="d5waku", number=1)
 
     @trio_test(deadline=60)

@@ -118,7 +118,7 @@ const node = await createLibp2p({
   transports: transports.map((transport) => transport.make()),
   connectionEncryption: [noise()],
   streamMuxers: pick(MUXERS, args.muxers, 'muxers').map((make) => make()),
-  connectionManager: { minConnections: 0 }, // dials only what it is told to
+  connectionManager: { minConnections: 0 }, // dials only on request
   services: {
     identify: identify(),
     ping: ping(),
@@ -243,4 +243,4 @@ emit({ event: 'ready', peerId: node.peerId.toString(), addresses: node.getMultia
 // Not awaited: a slow dial holds no other command up.
 readline.createInterface({ input: process.stdin })
   .on('line', (line) => { void run(JSON.parse(line)) })
-  .on('close', () => process.exit(0)) // whoever drove us is gone
+  .on('close', () => process.exit(0)) // the process that drives us is gone

@@ -2,7 +2,7 @@
 //
 //   node --import ./polyfill.mjs light_node.mjs [--cluster 42] [--shards 1] [--ping-ms 60000] [--peer-exchange]
 //
-// It dials who it is told to, and nobody else: no bootstrap, no DNS. With --peer-exchange it also asks every peer
+// It dials only the peers it is given: no bootstrap, no DNS. With --peer-exchange it also asks every peer
 // that serves it for others, and dials those. `--shards`: of the cluster, for autosharding; 0: static sharding, and a
 // `shard` with every command. `--ping-ms`: how often the SDK pings who it has subscribed at.
 //
@@ -218,4 +218,4 @@ emit({ event: 'ready', peerId: node.peerId.toString() })
 // Not awaited: a slow dial holds no other command up.
 readline.createInterface({ input: process.stdin })
   .on('line', (line) => { void run(JSON.parse(line)) })
-  .on('close', () => process.exit(0)) // whoever drove us is gone
+  .on('close', () => process.exit(0)) // the process that drives us is gone

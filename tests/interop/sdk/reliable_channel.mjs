@@ -68,4 +68,4 @@ readline.createInterface({ input: process.stdin })
     emit({ id, ok: cmd === 'stop', result: {}, error: 'unknown command' })
     if (cmd === 'stop') process.exit(0)
   })
-  .on('close', () => process.exit(0)) // whoever drove us is gone
+  .on('close', () => process.exit(0)) // the process that drives us is gone

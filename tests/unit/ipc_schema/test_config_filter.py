@@ -54,7 +54,7 @@ def test_values_of_ones_own() -> None:
         ("filter-max-peers-to-serve", "many"),
         ("filter-subscription-timeout", "0"),
         ("filternode", "/ip4/127.0.0.1/tcp/60001"),
-        ("peer-exchange-node", "nobody"),
+        ("peer-exchange-node", "nonsense"),
     ],
 )
 def test_what_is_refused(name: str, value: str) -> None:
@@ -62,7 +62,7 @@ def test_what_is_refused(name: str, value: str) -> None:
         load_kernel_config(flags={name: value})
 
 
-def test_options_without_effect_are_told() -> None:
+def test_options_without_effect_are_reported() -> None:
     flags = {"filter": "false", "filter-max-criteria": "5"}
     assert "filter-max-criteria has no effect: filter is off" in load_kernel_config(flags=flags).warnings
     flags = {"relay": "false", "filter": "true"}

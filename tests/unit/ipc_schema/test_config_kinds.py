@@ -41,7 +41,7 @@ def test_sizes(raw: object, size: int) -> None:
 @pytest.mark.parametrize(
     "raw", ["150iB", "KiB", "-1", -1, "1e3", "", "1 TiB", "1..5KiB", True, 1.5, None, "٣KiB"]
 )
-def test_what_is_no_size(raw: object) -> None:
+def test_refuses_what_is_not_a_size(raw: object) -> None:
     with pytest.raises(ValueError):
         kinds.parse_size(raw)
 
@@ -69,7 +69,7 @@ def test_durations(raw: object, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("raw", ["", "s", "-1s", -1, float("nan"), float("inf"), "1w", True, "1 s s"])
-def test_what_is_no_duration(raw: object) -> None:
+def test_refuses_what_is_not_a_duration(raw: object) -> None:
     with pytest.raises(ValueError):
         kinds.parse_duration(raw)
 

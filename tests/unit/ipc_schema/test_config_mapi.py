@@ -35,7 +35,7 @@ def test_defaults() -> None:
     assert mapi.kernel == load_kernel_config().endpoints
 
 
-def test_the_kernel_is_looked_for_beside_it_or_where_told() -> None:
+def test_the_kernel_is_looked_for_beside_it_or_where_configured() -> None:
     assert config(data_dir="/d").kernel.requests == "ipc:///d/run/kernel/requests"
     assert config(ipc_dir="/run/logos").kernel.requests == "ipc:///run/logos/kernel/requests"
     assert config(ipc_dir="/run/logos", kernel_dir="/k").kernel.control == "ipc:///k/kernel/control"

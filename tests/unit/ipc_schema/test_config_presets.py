@@ -65,7 +65,7 @@ def test_names_and_aliases(text: str, name: str) -> None:
     assert find_preset(text) is PRESETS[name]
 
 
-def test_no_name_is_no_preset() -> None:
+def test_an_empty_name_is_not_a_preset() -> None:
     assert find_preset("") is None
 
 

@@ -35,7 +35,7 @@ def test_grammar(text: str, protocol: str | None, limit: RateLimit | None) -> No
 @pytest.mark.parametrize(
     "text", ["", "5", "5/s", "x:5/1s", "5/1", "5/0s", "-5/1s", "5/1d", "store:", 5, "a b:5/1s"]
 )
-def test_what_is_no_limit_is_refused(text: object) -> None:
+def test_text_that_is_not_a_limit_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"rate limit|not one of|period of 0"):
         parse_rate_limit(text)
 

@@ -26,7 +26,7 @@ def test_service_nodes_need_a_peer_id() -> None:
         load_kernel_config(flags={"storenode": "/ip4/127.0.0.1/tcp/60001"})
 
 
-def test_a_store_node_stays_on_every_shard_unless_told_which() -> None:
+def test_a_store_node_stays_on_every_shard_unless_configured() -> None:
     flags = {"store": True, "num-shards-in-network": 3, "cluster-id": 9}
     assert load_kernel_config(flags=flags).shards == (0, 1, 2)
     assert load_kernel_config(flags=flags | {"shard": [1]}).shards == (1,)
@@ -53,7 +53,7 @@ def test_a_password_is_not_shown() -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_options_without_effect_are_told() -> None:
+def test_options_without_effect_are_reported() -> None:
     def warnings(**flags: object) -> str:
         return "\n".join(
             load_kernel_config(flags={k.replace("_", "-"): v for k, v in flags.items()}).warnings

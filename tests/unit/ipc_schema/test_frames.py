@@ -53,7 +53,7 @@ def test_request_round_trip() -> None:
     assert not delimited
 
 
-def test_a_delimiter_is_told_and_echoed() -> None:
+def test_a_delimiter_is_noted_and_echoed() -> None:
     request, delimited = decode_request([b"", *encode_request(ID, "ping")])
     assert delimited
     assert request.effective_budget_ms == 10_000
@@ -266,7 +266,7 @@ def test_misuse_is_a_value_error(wrong: object) -> None:
         (b"\x95", False),
     ],
 )
-def test_events_and_replies_are_told_apart(header: bytes, event: bool) -> None:
+def test_events_and_replies_are_distinguished(header: bytes, event: bool) -> None:
     assert is_app_event(header) is event
 
 

@@ -31,7 +31,7 @@ def test_no_common_version(offered: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("offered", [(), (1,), (2, 1)])
-def test_what_is_no_range(offered: Sequence[int]) -> None:
+def test_refuses_what_is_not_a_range(offered: Sequence[int]) -> None:
     with pytest.raises(IpcError) as caught:
         negotiate(offered)
     assert caught.value.code is ErrorCode.BAD_REQUEST
@@ -75,7 +75,7 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "A", "a b", "a\n", "ä", "a/b"])
-def test_what_is_no_name(name: str) -> None:
+def test_refuses_what_is_not_a_name(name: str) -> None:
     with pytest.raises(IpcError) as caught:
         check_name(name)
     assert caught.value.code is ErrorCode.BAD_REQUEST

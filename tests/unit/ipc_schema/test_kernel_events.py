@@ -223,7 +223,7 @@ def test_stream_names_are_read_back() -> None:
 @pytest.mark.parametrize(
     "name", ["", "p", "m/1", "m/1/2/3", "m/01/2", "m/-1/2", "m/1/65536", "m/1/2\0", "m/１/2"]
 )
-def test_what_is_no_stream_name(name: str) -> None:
+def test_refuses_what_is_not_a_stream_name(name: str) -> None:
     with pytest.raises(IpcError, match="stream"):
         parse_stream(name)
 

@@ -141,7 +141,7 @@ def test_replayed_events_travel_as_blobs() -> None:
         kernel.replayed_events(reply, blobs[:3])
 
 
-def test_a_body_of_two_methods_can_be_told_its_place() -> None:
+def test_a_body_of_two_methods_can_be_given_its_place() -> None:
     with pytest.raises(IpcError, match=r"relay\.mesh: pubsub_topic: text is expected"):
         RelayPeersRequest.from_body({"pubsub_topic": 1}, RELAY_MESH)
 

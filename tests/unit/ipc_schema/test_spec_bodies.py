@@ -103,7 +103,7 @@ def required(field: Field[Any]) -> bool:
 def compare(inside: str, cls: type[Body], *, reply: bool, place: str) -> None:
     hints = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}
-    told: set[str] = set()
+    documented: set[str] = set()
     for entry in entries(inside):
         if not entry or entry.startswith("…"):
             continue
@@ -111,7 +111,7 @@ def compare(inside: str, cls: type[Body], *, reply: bool, place: str) -> None:
         assert found is not None, f"{place}: {entry!r}"
         name, rest = found[1], entry[found.end() :].strip()
         assert name in known, f"{place}: there is no {name}"
-        told.add(name)
+        documented.add(name)
         field, hint = known[name], hints[name]
         absent = unwrap(hint)[2] if reply else not required(field)
         assert absent is (found[2] == "?"), f"{place}: {name} {'may' if absent else 'must not'} be absent"
@@ -121,13 +121,13 @@ def compare(inside: str, cls: type[Body], *, reply: bool, place: str) -> None:
             compare(braces(rest) or "", inner, reply=reply, place=f"{place}.{name}")
         elif rest:
             check_type(rest, hint, field, f"{place}.{name}")
-    assert told == set(known), f"{place}: not told: {sorted(set(known) - told)}"
+    assert documented == set(known), f"{place}: undocumented: {sorted(set(known) - documented)}"
 
 
 def check_type(text: str, hint: Any, field: Field[Any], place: str) -> None:
     kind, limits, _ = unwrap(hint)
     if text.startswith("["):
-        assert get_origin(kind) is tuple, f"{place} is no array"
+        assert get_origin(kind) is tuple, f"{place} is not an array"
         text = text[1:].partition("]")[0]
         kind, limits, _ = unwrap(get_args(kind)[0])
     word = text.partition(" ")[0]
@@ -143,7 +143,7 @@ def check_type(text: str, hint: Any, field: Field[Any], place: str) -> None:
     if bounds is not None:
         assert limits == bounds, f"{place}: {limits}, not {bounds}"
     elif kind is not str:
-        assert limits is None, f"{place} has a bound that is not told: {limits}"
+        assert limits is None, f"{place} has an undocumented bound: {limits}"
     if default := re.search(r"\(([\w.]+)\)", text):
         shown = str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
         assert shown == default[1].replace(",", ""), f"{place}: the default is {shown}"
@@ -212,7 +212,7 @@ def text_bounds(hint: Any) -> tuple[int, int] | None:
     return (limits.low, limits.high) if kind is str and limits is not None else None
 
 
-def test_texts_of_requests_are_bounded_as_told() -> None:
+def test_texts_of_requests_are_bounded_as_documented() -> None:
     found: dict[str, set[tuple[int, int]]] = {}
     for _, _, methods in SERVERS:
         for method in methods.values():
@@ -222,8 +222,8 @@ def test_texts_of_requests_are_bounded_as_told() -> None:
     # an app's name may not be empty where it is a must
     assert found.pop("name") <= {TEXT_BOUNDS["name"], (1, 64)}
     assert found == {name: {bounds} for name, bounds in TEXT_BOUNDS.items() if name != "name"}
-    told = section("Requests and replies").partition("Texts of a request")[2].partition("\n- ")[0]
+    text = section("Requests and replies").partition("Texts of a request")[2].partition("\n- ")[0]
     for name, (low, high) in TEXT_BOUNDS.items():
         if name in ("kind", "name"):  # in the section about hello
             continue
-        assert f"{low}–{high:,}" in told or f"≤ {high:,}" in told, name
+        assert f"{low}–{high:,}" in text or f"≤ {high:,}" in text, name

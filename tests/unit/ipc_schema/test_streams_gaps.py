@@ -16,7 +16,7 @@ def test_events_in_order() -> None:
     assert (tracker.last, tracker.missing) == (3, None)
 
 
-def test_a_gap_is_told_and_nothing_is_counted() -> None:
+def test_a_gap_is_reported_and_nothing_is_counted() -> None:
     tracker = GapTracker(A, E1, 5)
     assert tracker.feed(A, E1, 9) is Step.GAP
     assert (tracker.last, tracker.missing) == (5, (6, 9))

@@ -81,13 +81,13 @@ def test_a_long_topic_has_a_shard_and_is_not_remembered() -> None:
     assert module._autoshard_remembered.cache_info().currsize == before
 
 
-def test_a_topic_that_is_no_unicode_is_refused() -> None:
+def test_a_topic_that_is_not_unicode_is_refused() -> None:
     with pytest.raises(TopicError, match="Unicode"):
         autoshard("/\ud800/1/b/c", 8)
 
 
 @pytest.mark.parametrize(("cluster", "shard"), [(-1, 0), (0, -1), (65536, 0), (0, 65536)])
-def test_shard_topic_refuses_what_is_no_uint16(cluster: int, shard: int) -> None:
+def test_shard_topic_refuses_what_is_not_a_uint16(cluster: int, shard: int) -> None:
     with pytest.raises(TopicError):
         shard_topic(cluster, shard)
 

@@ -43,7 +43,7 @@ async def until_ready(node: Node) -> None:
 
 
 @trio_test()
-async def test_relays_are_kept_and_the_end_of_the_certificate_is_told(
+async def test_relays_are_kept_and_the_end_of_the_certificate_is_shown(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end = datetime(2050, 1, 1, tzinfo=UTC)

@@ -146,7 +146,7 @@ def test_errors_are_the_same(mapi: Served[MiniMapi]) -> None:
         with pytest.raises(DeadlineError):
             client.status(timeout=0.05)
     with pytest.raises(NotReadyError):
-        blocking.ControlClient.connect("ipc:///nobody/here", timeout=0.05)
+        blocking.ControlClient.connect("ipc:///nothing/here", timeout=0.05)
 
 
 def test_many_threads_use_one_client(mapi: Served[MiniMapi]) -> None:

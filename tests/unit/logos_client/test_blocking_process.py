@@ -134,7 +134,7 @@ client.close()
     assert "goodbye" in mapi.do(lambda server: server.methods())
 
 
-def test_a_child_may_connect_anew_and_end_as_it_likes(mapi: Served[MiniMapi]) -> None:
+def test_a_child_may_connect_again_and_end_as_it_likes(mapi: Served[MiniMapi]) -> None:
     """The parent's client is collected, or left over at the end of the interpreter: no word, no harm."""
     run(
         mapi,
@@ -222,7 +222,7 @@ def test_ctrl_c_while_connecting_leaves_nothing(mapi: Served[MiniMapi]) -> None:
     text = """
 try:
     print("waiting", flush=True)
-    blocking.MessagingClient.connect("ipc:///nobody/here", timeout=None)
+    blocking.MessagingClient.connect("ipc:///nothing/here", timeout=None)
 except KeyboardInterrupt:
     pass
 deadline = time.monotonic() + 5
@@ -261,7 +261,7 @@ raises(DeadlineError, client.next_event, 0.01)
     assert mapi.do(lambda server: server.apps["app"].acked) == 1
 
 
-def test_a_program_ends_in_time_though_nobody_answers(mapi: Served[MiniMapi]) -> None:
+def test_a_program_ends_in_time_without_an_answer(mapi: Served[MiniMapi]) -> None:
     """All clients together wait no longer than one."""
     mapi.do(lambda server: server.handlers.update({"goodbye": lambda _identity, _request: None}))
     text = """

@@ -127,6 +127,6 @@ def test_a_client_that_lacks_something_optional_does_not_fail(tmp_path: Path) ->
     assert not outcome.failed
 
 
-def test_an_adapter_that_ends_is_told_so() -> None:
+def test_an_adapter_that_ends_is_reported() -> None:
     outcome = run(SHORT[0], [sys.executable, "-c", "raise SystemExit(3)"])
     assert "the adapter has ended" in outcome.reason

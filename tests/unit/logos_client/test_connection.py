@@ -75,7 +75,7 @@ async def test_a_server_that_comes_later() -> None:
 
 
 @both_loops()
-async def test_concurrent_requests_are_told_apart_and_bounded_by_the_servers_limit() -> None:
+async def test_concurrent_requests_are_distinguished_and_bounded_by_the_servers_limit() -> None:
     async with served() as (server, connection):
         server.limits["in_flight"] = 5
         under_way = most = 0

@@ -114,7 +114,7 @@ async def test_methods_say_what_the_contract_has() -> None:
         assert await client.metrics() == [("m", {"l": "v"}, 1.5)]
 
         def refuse(_identity: bytes, _request: Request) -> Answer:
-            raise IpcError(ErrorCode.NO_PEERS, "nobody", detail={"message_hash": bytes(32)})
+            raise IpcError(ErrorCode.NO_PEERS, "no peer", detail={"message_hash": bytes(32)})
 
         server.handlers[RELAY_PUBLISH] = refuse
         with pytest.raises(NoPeersError) as failed:
@@ -344,7 +344,7 @@ async def test_replay_page_by_page() -> None:
 
 
 @both_loops()
-async def test_a_stream_without_heartbeat_is_no_subscription() -> None:
+async def test_a_stream_without_heartbeat_is_not_a_subscription() -> None:
     async with kernel() as (server, client):
         del server.streams[HEALTH_TOPIC]
         feed = client.events(health=True)

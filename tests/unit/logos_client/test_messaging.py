@@ -352,7 +352,7 @@ async def test_a_named_app_resumes_after_a_restart_and_repeats_are_dropped() -> 
 
 
 @both_loops()
-async def test_an_ephemeral_app_is_subscribed_again_and_told_what_is_lost() -> None:
+async def test_an_ephemeral_app_is_subscribed_again_and_learns_what_is_lost() -> None:
     async with connected() as (server, client, app):
         await client.subscribe([TOPIC, "/a/1/b/d"])
         server.message(app, b"before")
@@ -380,8 +380,8 @@ async def test_a_named_app_whose_database_is_gone() -> None:
         assert isinstance(await client.next_event(5), LinkLost)
         assert await client.next_event(5) == LinkRestored(False, app.stream_id, 1, {})
         assert server.only_app().topics == [TOPIC]
-        server.message(server.only_app(), b"anew")
-        assert await payloads(client, 1) == [b"anew"]
+        server.message(server.only_app(), b"again")
+        assert await payloads(client, 1) == [b"again"]
 
 
 @both_loops()
@@ -508,7 +508,7 @@ async def test_callbacks_run_in_order_and_count_as_handled() -> None:
         server.message(app, b"0")
         server.emit(app, AppEventKind.CONNECTION_STATUS_CHANGE, "Connected", "")
         server.message(app, b"1")
-        server.emit(app, AppEventKind.MESSAGES_MISSED, [TOPIC], 1, 2, "nobody listens to this one")
+        server.emit(app, AppEventKind.MESSAGES_MISSED, [TOPIC], 1, 2, "without a listener")
         server.message(app, b"2")
         await until(lambda: len(seen) == 4)
         assert seen == [b"0", "Connected", b"1", b"2"]
@@ -582,7 +582,7 @@ async def test_closing_ends_an_iteration() -> None:
 
 
 @both_loops()
-async def test_a_gap_that_nobody_explains_is_an_event() -> None:
+async def test_an_unexplained_gap_is_an_event() -> None:
     async with connected() as (server, client, app):
         server.message(app, b"1")
         app.sent += 3  # lost on the way
@@ -622,7 +622,7 @@ async def test_garbage_from_the_server() -> None:
 
 
 @both_loops()
-async def test_a_hello_that_is_no_hello() -> None:
+async def test_a_malformed_hello() -> None:
     async with mapi() as server:
 
         def strange(_identity: bytes, _request: Request) -> Answer:

@@ -49,9 +49,11 @@ async def asked(
 
 
 def body(requests: list[Request]) -> dict[str, Any]:
-    """What the last request told, without what is empty or off."""
-    told = requests[-1].body.items()
-    return {key: value for key, value in told if not (value is None or value is False or value in ([], b""))}
+    """The fields of the last request, without those that are empty or off."""
+    fields = requests[-1].body.items()
+    return {
+        key: value for key, value in fields if not (value is None or value is False or value in ([], b""))
+    }
 
 
 @both_loops()

@@ -84,7 +84,7 @@ def test_another_stream_tells_where_the_last_one_ended() -> None:
     assert stream.counters.garbage == 1
     assert isinstance(stream.take(), MessageReceived)
     stream.take()
-    assert stream.ack_due() is None, "an ack for a stream that is no more would be refused"
+    assert stream.ack_due() is None, "an ack for a stream that has ended would be refused"
 
 
 def test_the_servers_word_on_what_is_acknowledged_holds() -> None:

@@ -47,8 +47,8 @@ def exits() -> str:
     """What the exit codes mean of each command."""
     lines = ["| `logos …` | exit codes |", "|---|---|"]
     for command, meanings in COMMAND_EXITS.items():
-        told = "; ".join(f"{int(code)}: {meaning}" for code, meaning in meanings.items())
-        lines.append(f"| `{command}` | {told} |")
+        text = "; ".join(f"{int(code)}: {meaning}" for code, meaning in meanings.items())
+        lines.append(f"| `{command}` | {text} |")
     return "\n".join(lines)
 
 

@@ -89,7 +89,7 @@ def test_a_port_that_another_program_has_is_refused_by_its_key(capsys: pytest.Ca
         assert f"logos: tcp-port: port {port} on 127.0.0.1 is in use" in capsys.readouterr().err
 
 
-def test_nobody_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--timeout", "0.1"]) == Exit.UNAVAILABLE
     assert "no node answers in data" in capsys.readouterr().out
     assert cli.main(["status", "--timeout", "0.1", "--json"]) == Exit.UNAVAILABLE
@@ -178,7 +178,7 @@ def test_every_error_of_the_client_has_an_exit_code() -> None:
         assert isinstance(cli.exit_of(error), Exit)
 
 
-def test_the_exit_codes_of_every_command_are_told_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_codes_of_every_command_are_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(COMMAND_EXITS) == [module.NAME for module in cli.COMMANDS]
     for module in cli.COMMANDS:
         with pytest.raises(SystemExit):

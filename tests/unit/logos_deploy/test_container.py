@@ -84,12 +84,12 @@ def test_secure_websocket_is_laid_over_it() -> None:
     assert service["ports"] == [f"80:{stage['EXPOSE']}"]
 
 
-def test_the_certificate_service_is_told_all_that_its_script_reads() -> None:
+def test_the_certificate_service_gets_all_that_its_script_reads() -> None:
     script = text_of("certificates.sh")
     stage = instructions("certificates")
     fixed = {rest.split("=")[0] for name, rest in stage if name == "ENV"}
-    told = set(compose("wss", DOMAIN="a.example")["services"]["certificates"]["environment"])
-    assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == fixed | told | {"HTTP_PORT"}
+    given = set(compose("wss", DOMAIN="a.example")["services"]["certificates"]["environment"])
+    assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == fixed | given | {"HTTP_PORT"}
     assert f'"${{HTTP_PORT:-{dict(stage)["EXPOSE"].removesuffix("/tcp")}}}"' in script
     copied = dict(stage)["COPY"].split()
     assert [ROOT / copied[0], json.loads(dict(stage)["ENTRYPOINT"])] == [

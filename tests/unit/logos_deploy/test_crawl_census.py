@@ -38,9 +38,11 @@ def test_reach_is_the_best_that_was_had() -> None:
 
 
 def test_nodes_are_counted_under_each_of_their_values() -> None:
-    told = CrawledNode("a", dialled=True, agent="nwaku", protocols=("/x/1", "/x/1"), cluster=1, shards=(0, 2))
-    told.record = RECORD
-    census = take_census([told, CrawledNode("b", agent="never said")])
+    known = CrawledNode(
+        "a", dialled=True, agent="nwaku", protocols=("/x/1", "/x/1"), cluster=1, shards=(0, 2)
+    )
+    known.record = RECORD
+    census = take_census([known, CrawledNode("b", agent="never said")])
     assert census.nodes == 2
     assert census.counts == {
         "reachability": {"libp2p": 1, "not asked": 1},

@@ -1,4 +1,4 @@
-"""Why a node finds nobody: what is said of which state, and of which configuration."""
+"""Why a node finds no peers: what is said of which state, and of which configuration."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_node_that_has_its_peers_has_no_trouble() -> None:
     assert wanted_peers(good.status) == ""
 
 
-def test_nobody_to_begin_with() -> None:
+def test_without_a_first_peer() -> None:
     alone = list(diagnose(view()))
     assert {one.level for one in alone} == {Level.OK}, "a network of its own"
     assert "no source of peers" in alone[1].text
@@ -117,7 +117,7 @@ def test_another_cluster() -> None:
     assert troubles(view(strangers=1, known=1, due=1)) == [
         "peers of another network were found, 1 time (this one is of cluster 2, shard 1)"
     ]
-    assert troubles(view(cut_off, connected=(CONNECTED,), strangers=3)) == [], "somebody is there: no matter"
+    assert troubles(view(cut_off, connected=(CONNECTED,), strangers=3)) == [], "one peer is enough"
 
 
 def test_everybody_known_waits() -> None:
@@ -145,7 +145,7 @@ def test_configured_peers_that_are_not_there_are_named() -> None:
     assert many[-1] == "and 2 more configured peers are not connected"
 
 
-def test_lists_that_cannot_be_read_and_addresses_that_nobody_knows() -> None:
+def test_lists_that_cannot_be_read_and_unknown_addresses() -> None:
     one = ListRecord(url="enrtree://KEY@nodes.example.org", error="no answer")
     with_list = view(connected=(CONNECTED,), lists=(one,))
     assert troubles(with_list) == ["the list nodes.example.org cannot be read: no answer"]
@@ -190,9 +190,7 @@ def test_the_reason_is_without_what_the_kernel_puts_before_it() -> None:
         ({"preset": "logos.test"}, Level.OK, "begins with "),
     ],
 )
-def test_a_configuration_must_have_somebody_to_begin_with(
-    options: Mapping[str, Any], level: Level, said: str
-) -> None:
+def test_a_configuration_must_have_a_first_peer(options: Mapping[str, Any], level: Level, said: str) -> None:
     finding = check_sources(load_kernel_config(flags=options))
     assert finding.level is level
     assert said in finding.text
@@ -254,7 +252,7 @@ def test_discovery_as_a_person_reads_it() -> None:
     assert discovery.as_json(state)["findings"]
 
 
-def test_a_node_that_others_cannot_dial_is_told_so() -> None:
+def test_a_node_that_others_cannot_dial_is_warned() -> None:
     mapping = {"by": "upnp", "ip": "8.8.4.4", "ports": [["tcp", 60000, 61000]], "error": None}
     public = {"autonat": "public", "mapping": mapping}
     mapped = "ports mapped by upnp on 8.8.4.4: tcp 60000 at 61000"

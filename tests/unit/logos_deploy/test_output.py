@@ -41,7 +41,7 @@ def test_a_payload_is_shown_only_when_asked_for() -> None:
     assert (row["size"], row["source"], row["epoch"]) == (7, "self", (b"e" * 8).hex())
 
 
-def test_of_health_what_changed_is_told() -> None:
+def test_of_health_only_changes_are_shown() -> None:
     out = printer()
     event = HealthEvent(b"", b"", 1, 1, HEALTH)
     lines = [line.split("health   ")[1] for line in out.lines(event)]

@@ -61,7 +61,7 @@ def test_a_node_that_relays_carries_every_shard_of_its_network() -> None:
     assert ("kernel", "shard") not in plan("shard=0").derived
 
 
-def test_directories_are_those_of_whoever_names_them() -> None:
+def test_directories_are_relative_to_the_file_that_names_them() -> None:
     """Not of the working directory that a process will have."""
     node = plan("ipc-dir=s", data_dir="d")
     for arguments in (node.arguments("kernel"), node.arguments("mapi")):

@@ -78,7 +78,7 @@ def test_any_damage_is_found_behind_what_is_whole(
     assert found == rows[: len(found)]
 
 
-def test_other_files_and_later_versions_are_told() -> None:
+def test_other_files_and_later_versions_are_named() -> None:
     with pytest.raises(StoreFileError, match="not an export of a store"):
         list(StoreFileReader(io.BytesIO(b"SQLite format 3\0")))
     with pytest.raises(StoreFileError, match="version 2 of the format, this program knows 1"):

@@ -175,7 +175,7 @@ def test_a_file_may_be_named_by_a_variable_of_either_kind() -> None:
     assert "cannot read" in str(refusal("--config-file=gone.toml"))
 
 
-def test_unknown_variables_are_told_not_refused() -> None:
+def test_unknown_variables_are_reported_not_refused() -> None:
     assert taken(environ={"WAKUNODE2_PORT": "tcp://10.0.0.1:80"}).warnings == (
         "no option, ignored: WAKUNODE2_PORT",
     )

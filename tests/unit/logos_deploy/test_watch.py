@@ -12,7 +12,7 @@ def state(name: str, pid: int = 0, word: str = "RUNNING", status: int = 0) -> Pr
     return ProcessState(name, word, pid, status, "no such file" if word == "FATAL" else "")
 
 
-def test_new_processes_are_told_once_and_restarts_are_marked() -> None:
+def test_new_processes_are_shown_once_and_restarts_are_marked() -> None:
     watch = NodeWatch()
     assert watch.started(0.0, [state("kernel", 1), state("mapi", 2)]) == [
         ("kernel", 1, False),

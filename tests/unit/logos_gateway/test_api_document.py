@@ -85,7 +85,7 @@ def test_every_reference_leads_somewhere_and_every_schema_is_used(document: dict
     assert named == set(document["components"]["schemas"])
 
 
-def test_security_and_refusals_are_told(document: dict[str, Any]) -> None:
+def test_security_and_refusals_are_documented(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     assert document["components"]["securitySchemes"] == {"bearer": {"type": "http", "scheme": "bearer"}}
     send = document["paths"]["/apps/v1/{name}/sends"]["post"]

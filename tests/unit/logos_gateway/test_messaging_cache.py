@@ -16,7 +16,7 @@ def kept(*events: Event) -> list[tuple[str, str, str | None]]:
     return [(one["kind"], one["messageHash"], one.get("error")) for one in shown]
 
 
-def test_the_events_of_a_send_are_told_in_order() -> None:
+def test_the_events_of_a_send_come_in_order() -> None:
     shown = "0x" + DIGEST.hex()
     assert kept(
         MessageQueued(STREAM, 1, 0, REQUEST),

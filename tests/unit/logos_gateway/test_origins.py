@@ -32,7 +32,7 @@ def test_everybody_and_several_headers() -> None:
     assert refusal[0] == 400
 
 
-def test_a_bracket_in_a_pattern_is_no_set() -> None:
+def test_a_bracket_in_a_pattern_is_not_a_set() -> None:
     assert judge_origin(["http://[::1]:80"], ("http://[::1]:80",)).refusal is None
 
 

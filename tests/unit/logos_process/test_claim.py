@@ -166,7 +166,7 @@ def test_a_group_reaches_the_sockets_and_nothing_else(stack: ExitStack, elsewher
             assert connects(sockets / "control", 65_533, 65_500)
             assert not connects(sockets / "control", 65_533, 65_533)
             for path in (data_dir, sockets.parent):
-                assert not path.stat().st_mode & 0o067, "nobody sees what is in it"
+                assert not path.stat().st_mode & 0o067, "others cannot read it"
         with ExitStack() as held:
             claim(held, data_dir=data_dir, lock_name="l", socket_dir=sockets, endpoints=())
             assert stat.S_IMODE(sockets.stat().st_mode) == 0o700

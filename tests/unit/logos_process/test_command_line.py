@@ -24,7 +24,7 @@ def command(schema: Schema[Any] = KERNEL_SCHEMA) -> CommandLine:
 
 
 def unread(path: str) -> TomlFile:
-    raise AssertionError(f"nobody named {path}")
+    raise AssertionError(f"unexpected path {path}")
 
 
 @SCHEMAS

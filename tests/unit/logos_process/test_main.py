@@ -59,7 +59,7 @@ def test_errors_at_run_time_are_not_configuration_errors(error: str) -> None:
     code, said = ended(f"limit.start(); raise {error}")
     assert code == ExitCode.FAILED
     assert " FAT failed logger=" in said
-    assert "Traceback" in said, "for whoever mends it"
+    assert "Traceback" in said, "for the one who mends it"
 
 
 def test_an_end_that_hangs_is_cut_off() -> None:

@@ -22,7 +22,7 @@ def notify(request: pytest.FixtureRequest) -> Iterator[tuple[str, socket.socket]
         yield (name if request.param == "path" else f"@{name}"), one
 
 
-def test_it_is_told_and_the_children_are_not_asked_to(notify: tuple[str, socket.socket]) -> None:
+def test_it_is_notified_and_the_children_are_not_asked_to(notify: tuple[str, socket.socket]) -> None:
     name, listening = notify
     environ = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "6000000", "WATCHDOG_PID": str(os.getpid()), "A": "b"}
     manager = ServiceManager.take(environ)

@@ -225,7 +225,7 @@ def test_one_process_does_not_get_all_places(house: House) -> None:
     assert door.connections == 30
 
 
-def test_nobody_comes_in_when_descriptors_run_out(house: House) -> None:
+def test_no_client_is_admitted_when_descriptors_run_out(house: House) -> None:
     door = house.open()
     house.free = 2 * (BACKLOG + 1) + RESERVE
     client = house.client()
@@ -269,7 +269,7 @@ def test_a_disk_without_room_for_a_socket_file_keeps_the_door_open(
     assert door.fileno is not None
 
 
-def test_listeners_that_nobody_uses_any_more_are_given_back(house: House) -> None:
+def test_unused_listeners_are_given_back(house: House) -> None:
     house.open()
     before = open_files()
     for _ in range(5):

@@ -54,14 +54,14 @@ def test_transitions_within_the_merge_time_become_one() -> None:
     assert transition.settle_at is None
 
 
-def test_a_flap_that_is_over_before_settling_is_not_told() -> None:
+def test_a_flap_that_is_over_before_settling_is_not_reported() -> None:
     transition = HealthTransition()
     transition.update(NodeFacts(kernel_up=True, relay_peers=1), frozenset(), 0.0)
     transition.update(NodeFacts(kernel_up=True, relay_peers=0), frozenset(), 0.05)
     assert transition.settle(1.0) == (None, {})
 
 
-def test_a_newly_wanted_shard_is_told_once() -> None:
+def test_a_newly_wanted_shard_is_reported_once() -> None:
     transition = HealthTransition()
     facts = NodeFacts(kernel_up=True, relay_peers=0, mesh_peers={2: 1})
     transition.update(facts, frozenset({2}), 0.0)

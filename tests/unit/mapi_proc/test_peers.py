@@ -60,7 +60,7 @@ def test_rotation_asks_the_one_that_was_asked_longest_ago() -> None:
     assert set(asked) == {"a", "b", "c"}
 
 
-def test_nobody_is_blamed_while_we_are_offline() -> None:
+def test_no_peer_is_blamed_while_we_are_offline() -> None:
     clock = Clock()
     known = peers(clock, peer("a", *STORE))
     known.update(())

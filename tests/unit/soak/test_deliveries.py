@@ -119,7 +119,7 @@ def test_a_send_that_fails_counts_unless_its_sender_has_gone() -> None:
     assert deliveries.figures["c"].expected == 0, "what failed need not come"
 
 
-def test_a_run_in_which_somebody_was_owed_nothing_proves_nothing() -> None:
+def test_a_run_in_which_a_member_was_owed_nothing_proves_nothing() -> None:
     deliveries = Deliveries("ab")
     deliveries.there("a", 0.0)
     sent(deliveries, 20.0, "a")

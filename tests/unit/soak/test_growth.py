@@ -18,7 +18,7 @@ def test_each_figure_is_bounded() -> None:
         assert [found.figure for found in grown] == [figure]
 
 
-def test_one_peak_is_no_growth() -> None:
+def test_one_peak_is_not_growth() -> None:
     peak = samples()
     peak[-1] = peak[-1] | {"files": 1000.0}
     assert all(found.within for found in growth("p", [*peak, *samples()], 60, 100))

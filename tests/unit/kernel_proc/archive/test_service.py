@@ -371,13 +371,13 @@ def test_what_waits_for_a_database_that_is_away_goes_to_disk_and_is_stored_after
     engine.failures = ["still gone"] * 3
 
     async def back(archive: MessageArchive) -> None:
-        told: list[tuple[str, int, bytes]] = []
-        archive.add_listener(told.extend)
+        committed: list[tuple[str, int, bytes]] = []
+        archive.add_listener(committed.extend)
         while archive.state is not ArchiveState.READY:
             await trio.sleep(0.001)
         store(archive, 5, first=1000)
         await archive.flush()
-        assert len(told) == 1000
+        assert len(committed) == 1000
         assert archive.backlog() == Backlog()
 
     with_archive(engine, back, settings)
@@ -407,7 +407,7 @@ def test_a_spool_that_is_full_or_broken_leaves_messages_in_the_queue(tmp_path: P
         with_archive(engine, body, settings)
 
 
-def test_a_damaged_spool_is_set_aside_told_and_does_not_hold_up_what_follows(
+def test_a_damaged_spool_is_set_aside_reported_and_does_not_hold_up_what_follows(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kernel_proc.archive.spill.SPILL_PAUSE", 0.001)

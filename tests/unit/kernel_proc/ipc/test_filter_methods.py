@@ -94,9 +94,9 @@ async def test_a_peer_may_be_named_by_its_address() -> None:
             "filter.unsubscribe", content_topics=CONTENTS[:1], peer="/dns4/x.org/tcp/1/p2p/p"
         )
         assert left == {"held": {TOPIC: {"p": [CONTENTS[1]]}}, "errors": {}}
-        (nobody,) = (await one.ask("filter.ping", peer="/ip4/127.0.0.1/tcp/1/p2p/stranger"))["peers"]
-        assert nobody["peer"] == "stranger"
-        assert "status" not in nobody
+        (unreachable,) = (await one.ask("filter.ping", peer="/ip4/127.0.0.1/tcp/1/p2p/stranger"))["peers"]
+        assert unreachable["peer"] == "stranger"
+        assert "status" not in unreachable
 
 
 @mock_clock_test

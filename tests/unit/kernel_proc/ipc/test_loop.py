@@ -133,7 +133,7 @@ async def test_a_failing_handler_costs_one_message(tmp_path: Path, caplog: pytes
             assert reply[0] == b"good"
             assert len(reply) < 100
             assert server.loop.errors == 1
-            assert not server.send([b"nobody", b"x"])
+            assert not server.send([b"unknown", b"x"])
             assert server.socket.counters.unroutable == 1
             nursery.cancel_scope.cancel()
     finally:

@@ -57,15 +57,15 @@ class Router:
 
 
 class Node:
-    """What it wants mapped, and what it was told."""
+    """What it wants mapped, and what it was notified of."""
 
     def __init__(self, router: Router) -> None:
         self.wanted = {TCP, UDP}
-        self.told: tuple[str | None, Mapping[LocalPort, int]] = None, {}
+        self.notified: tuple[str | None, Mapping[LocalPort, int]] = None, {}
         self.mapper = PortMapper([router.find], lambda: self.wanted, self.changed, Registry())
 
     def changed(self, ip: str | None, ports: Mapping[LocalPort, int]) -> None:
-        self.told = ip, ports
+        self.notified = ip, ports
 
 
 @mock_clock_test
@@ -75,12 +75,12 @@ async def test_a_mapping_is_kept_and_removed_at_the_end() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.mapper.run)
         await trio.sleep(1)
-        assert node.told == ("8.8.4.4", {TCP: 60001, UDP: 9001})
+        assert node.notified == ("8.8.4.4", {TCP: 60001, UDP: 9001})
         router.table.clear()  # a restart
         router.ip = "8.8.4.5"
         await trio.sleep(REFRESH)
-        assert node.told == ("8.8.4.5", {TCP: 60002, UDP: 9002})
-        assert node.told[1] == router.table
+        assert node.notified == ("8.8.4.5", {TCP: 60002, UDP: 9002})
+        assert node.notified[1] == router.table
         node.wanted = {TCP}
         node.mapper.look()
         await trio.sleep(0.1)
@@ -113,13 +113,13 @@ async def test_a_router_that_is_gone_is_announced_until_the_lease_ends() -> None
         await trio.sleep(1)
         router.away = True
         await trio.sleep(LEASE - 2 * REFRESH)
-        assert node.told[0] == "8.8.4.4"
+        assert node.notified[0] == "8.8.4.4"
         assert node.mapper.describe()["error"] == "no reply"
         await trio.sleep(3 * REFRESH)
-        assert node.told == (None, {})
+        assert node.notified == (None, {})
         router.away = False
         await trio.sleep(SEARCH)
-        assert node.told[0] == "8.8.4.4"
+        assert node.notified[0] == "8.8.4.4"
         nursery.cancel_scope.cancel()
 
 
@@ -131,7 +131,7 @@ async def test_one_refused_port_does_not_cost_the_other() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.mapper.run)
         await trio.sleep(1)
-        assert node.told == ("8.8.4.4", {TCP: 60001})
+        assert node.notified == ("8.8.4.4", {TCP: 60001})
         assert node.mapper.describe()["error"] == "no"
         nursery.cancel_scope.cancel()
     assert router.table == {}
@@ -145,7 +145,7 @@ async def test_a_private_external_address_is_not_announced() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.mapper.run)
         await trio.sleep(1)
-        assert node.told == (None, {})
+        assert node.notified == (None, {})
         assert "100.64.0.1" in str(node.mapper.describe()["error"])
         nursery.cancel_scope.cancel()
 

@@ -167,7 +167,7 @@ def test_a_pair_with_the_times_and_sizes_of_the_one_before_is_loaded(
     assert certificate.expires == datetime(2030, 1, 1, tzinfo=UTC).timestamp() != first
 
 
-def test_files_that_are_no_pair_are_told_at_once(files: Certificates, tmp_path: Path) -> None:
+def test_files_that_do_not_belong_together_are_refused_at_once(files: Certificates, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
         ServerCertificate(tmp_path / "none.pem", files.key)
     with pytest.raises(ValueError, match=r"fullchain\.pem and .*fullchain\.pem are not a certificate"):

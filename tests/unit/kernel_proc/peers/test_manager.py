@@ -204,7 +204,7 @@ async def test_after_an_outage_everybody_is_back_within_seconds() -> None:
         assert all(peer.failures <= 1 for peer in manager.store), "the outage was ours"
         tried = len(host.dials)
         await trio.sleep(600)
-        assert len(host.dials) - tried < 600, "and nobody is hammered meanwhile"
+        assert len(host.dials) - tried < 600, "and no peer is hammered meanwhile"
         host.down = False
         await trio.sleep(60)
         assert len(host.live) == 8

@@ -151,7 +151,7 @@ def test_a_shard_short_of_peers_gets_a_slot_from_one_with_too_many() -> None:
     made = step([other], full, wanted=wanted, targets=targets)
     assert (made.dial, [peer for peer, _ in made.evict]) == ([], ["c13"])
     assert made.short
-    assert step([], full, wanted=wanted, targets=targets).evict == [], "nobody is known to come instead"
+    assert step([], full, wanted=wanted, targets=targets).evict == [], "no replacement is known"
     assert step([other], full[:-1], wanted=wanted, targets=targets).dial == [other]
     assert step([other], full[:12], wanted=wanted, targets=replace(targets, relay_out=12)).evict == [], (
         "twelve are what the first shard needs itself"

@@ -121,7 +121,7 @@ def test_a_failure_can_be_undone() -> None:
     assert known is not None
     assert known.failures == 0
     peers.undo_failure("p1")
-    peers.undo_failure("nobody")
+    peers.undo_failure("unknown")
     assert known.failures == 0
 
 

@@ -54,8 +54,8 @@ def test_waku_message(one: WakuMessage) -> None:
 def test_transferred_message(topic: str, one: WakuMessage) -> None:
     theirs = message("WakuMessageAndTopic", pubsub_topic=topic, message=reference(one))
     assert parsed("WakuMessageAndTopic", encode_transfer(topic, encode_message(one))) == theirs
-    told, data = decode_transfer(theirs.SerializeToString())
-    assert (told, decode_message(data)) == (topic, one)
+    read, data = decode_transfer(theirs.SerializeToString())
+    assert (read, decode_message(data)) == (topic, one)
 
 
 @given(

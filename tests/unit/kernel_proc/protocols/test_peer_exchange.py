@@ -200,7 +200,7 @@ async def test_a_service_that_is_not_one() -> None:
             with pytest.raises(AllFailed):
                 await client.request(3, peer="s", deadline=soon())
         with pytest.raises(AllFailed, match="not connected"):
-            await client.request(3, peer="nobody", deadline=soon())
+            await client.request(3, peer="unknown", deadline=soon())
         network.hosts["s"].remove_stream_handler(PROTOCOL)
         with pytest.raises(AllFailed, match="no connected peer serves px"):
             await client.request(3, deadline=soon())

@@ -83,11 +83,11 @@ def test_the_operators_peer_comes_first_unless_it_fails() -> None:
 def test_peers_on_other_shards_are_not_asked() -> None:
     house = House()
     known, other, silent = Candidate("known", {1, 2}), Candidate("other", {3}), Candidate("silent", ())
-    untold = Candidate("untold")
-    order = house.order(other, silent, known, untold, shard=2)
+    unknown = Candidate("unknown")
+    order = house.order(other, silent, known, unknown, shard=2)
     assert order[0] == "known"
-    assert sorted(order[1:]) == ["silent", "untold"]
-    assert len(house.order(other, silent, known, untold)) == 4
+    assert sorted(order[1:]) == ["silent", "unknown"]
+    assert len(house.order(other, silent, known, unknown)) == 4
 
 
 def test_remembered_outcomes_are_bounded() -> None:

@@ -45,13 +45,13 @@ class MemoryStream:
         return False
 
     async def write(self, data: bytes) -> None:
-        raise AssertionError("nobody writes here")
+        raise AssertionError("never written to")
 
     def write_now(self, data: bytes) -> bool:
         raise NotImplementedError
 
     async def close(self) -> None:
-        raise AssertionError("nobody closes this")
+        raise AssertionError("never closed")
 
     async def reset(self) -> None:
         self.was_reset = True

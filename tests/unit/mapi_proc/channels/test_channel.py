@@ -299,7 +299,7 @@ def test_sent_when_all_segments_are_delivered_when_one_participant_has_all() -> 
     assert alice.core.sds.outgoing.pending == {}
 
 
-def test_nobody_there_is_a_delivery_error() -> None:
+def test_without_a_node_is_a_delivery_error() -> None:
     alice = Member("alice", max_attempts=3)
     alice.send(b"1")
     for _ in range(20):
@@ -387,7 +387,7 @@ def test_any_bytes_are_taken_without_an_exception(data: bytes) -> None:
         Member("bob", cipher=cipher).receive(data)
 
 
-def test_what_is_missing_is_told_when_it_begins_and_ends() -> None:
+def test_what_is_missing_is_reported_when_it_begins_and_ends() -> None:
     alice, bob = Member("alice"), Member("bob")
     first, second, third = (alice.send(b"%d" % n, b"%d" % n)[0] for n in range(3))
     bob.receive(third, second, first)

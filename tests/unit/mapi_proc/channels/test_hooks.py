@@ -224,7 +224,7 @@ def test_what_waits_for_a_given_up_segment_goes_on() -> None:
     assert (len(unopened), unopened.bytes) == (3, 90)
 
 
-def test_given_up_segments_are_told_and_leave_the_disk() -> None:
+def test_given_up_segments_are_reported_and_leave_the_disk() -> None:
     alice, bob = Side.start("alice"), Side.start("bob")
     bob.core.unopened = Unopened(max_count=2)
     bob.receive(*alice.send())

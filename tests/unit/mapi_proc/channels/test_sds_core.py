@@ -243,7 +243,7 @@ def test_missing_messages_are_asked_for_again_and_answered() -> None:
     assert bob.contents(first) == [b"1", b"2"]
 
 
-def test_a_third_participant_answers_later_unless_somebody_else_did() -> None:
+def test_a_third_participant_answers_later_unless_another_did() -> None:
     alice, bob, carol = Peer("alice"), Peer("bob"), Peer("carol")
     first, second = alice.send(b"1", b"2")
     for raw in (first, second):
@@ -322,7 +322,7 @@ def test_a_message_that_waits_serves_repair_too() -> None:
     assert [answer.raw for answer in sent(bob.tick(610.0), SendKind.REPAIR)] == [second]
 
 
-def test_what_was_given_up_is_asked_for_again_when_somebody_has_it() -> None:
+def test_what_was_given_up_is_asked_for_again_when_a_participant_has_it() -> None:
     alice, bob = Peer("alice", SdsSettings()), Peer("bob", replace(QUIET, lost_after=900))
     first, second = alice.send(b"1", b"2")
     bob.receive(second)
@@ -333,7 +333,7 @@ def test_what_was_given_up_is_asked_for_again_when_somebody_has_it() -> None:
     (sync,) = sent(alice.tick(due), SendKind.SYNC)
     bob.receive(sync.raw or b"")
     assert list(bob.core.incoming.missing) == [decode_sds(first).message_id]
-    assert not any(isinstance(output, Lost) for output in bob.tick(1900.0)), "it is told once"
+    assert not any(isinstance(output, Lost) for output in bob.tick(1900.0)), "it is reported once"
     bob.receive(sync.raw or b"")
     assert bob.contents(first) == [b"1"]
     assert bob.core.synced

@@ -107,7 +107,7 @@ async def test_what_many_apps_acknowledge_in_a_turn_is_one_transaction(tmp_path:
     async with core_of(tmp_path, TestClocks()) as core:
         apps = [await connected(core, f"app-{number}") for number in range(20)]
         async with asyncio.timeout(5):
-            while not all(listening.events for _, listening in apps):  # each is told the connection status
+            while not all(listening.events for _, listening in apps):  # each gets the connection status
                 await asyncio.sleep(0.001)
         before = core.database.counters.batches
         for app, _ in apps:
@@ -119,7 +119,7 @@ async def test_what_many_apps_acknowledge_in_a_turn_is_one_transaction(tmp_path:
 
 
 @asyncio_test()
-async def test_an_app_forgotten_while_it_is_opened_is_made_anew(tmp_path: Path) -> None:
+async def test_an_app_forgotten_while_it_is_opened_is_made_again(tmp_path: Path) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
         opening = asyncio.create_task(core.open_app("alice", 1000))
         while core.apps.named("alice") is None:
@@ -127,13 +127,13 @@ async def test_an_app_forgotten_while_it_is_opened_is_made_anew(tmp_path: Path) 
         forgetting = asyncio.create_task(core.forget("alice", 1000))
         app = await opening
         await forgetting
-        assert core.apps.named("alice") in (None, app), "nobody holds an app that is no more"
+        assert core.apps.named("alice") in (None, app), "a forgotten app is held by no one"
 
 
 @asyncio_test()
 async def test_an_app_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
-        for name in ("nobody", "not a name"):
+        for name in ("unknown", "not a name"):
             with pytest.raises(IpcError) as refused:
                 core.named_app(name, 1000)
             assert refused.value.code is ErrorCode.BAD_REQUEST
@@ -161,7 +161,7 @@ async def test_after_a_long_pause_of_ours_apps_have_time_to_come_back(tmp_path: 
 
 
 @asyncio_test()
-async def test_a_clock_that_is_set_makes_nobody_absent(tmp_path: Path) -> None:
+async def test_a_clock_that_is_set_makes_no_app_absent(tmp_path: Path) -> None:
     """A board without a clock of its own starts in 1970, until the network tells it the time."""
     clocks = TestClocks()
     clocks.wall = 3600 * SECOND
@@ -352,7 +352,7 @@ async def test_a_stored_send_that_is_damaged_is_not_published(tmp_path: Path) ->
 async def test_the_first_event_is_the_connection_status(tmp_path: Path) -> None:
     """Once in a life of the process, and again after a reconnect only if it has changed."""
 
-    def told(listening: Listening) -> list[str]:
+    def statuses(listening: Listening) -> list[str]:
         return [e.status for e in listening.events if isinstance(e, ConnectionStatusChange)]
 
     async with core_of(tmp_path, TestClocks()) as core:
@@ -371,9 +371,9 @@ async def test_the_first_event_is_the_connection_status(tmp_path: Path) -> None:
         app.notified_status = "Connected"
         app, third = await connected(core, "alice")
         async with asyncio.timeout(5):
-            while not told(third):
+            while not statuses(third):
                 await asyncio.sleep(0.001)
-        assert told(third) == ["Disconnected"]
+        assert statuses(third) == ["Disconnected"]
         assert app.stream.last_seq == 2
 
 

@@ -52,5 +52,5 @@ def test_an_app_that_was_away_for_many_starts_is_believed() -> None:
 
 
 @pytest.mark.parametrize("note", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x91\x92\x01\x02", b"no"])
-def test_a_damaged_note_is_no_past(note: bytes) -> None:
+def test_a_damaged_note_is_ignored(note: bytes) -> None:
     assert Starts(note, TWO, {APP: 5}).to_note() == Starts(None, TWO, {APP: 5}).to_note()

@@ -75,7 +75,7 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 @asyncio_test()
-async def test_somebody_in_a_transaction_is_a_lock_too(tmp_path: Path) -> None:
+async def test_a_transaction_of_another_process_is_a_lock_too(tmp_path: Path) -> None:
     await filled(tmp_path / "db")
     other = sqlite3.connect(tmp_path / "db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -19,18 +19,18 @@ from tests.support.aio import asyncio_test
 
 
 @asyncio_test()
-async def test_commits_are_told_in_order_and_grouped(tmp_path: Path) -> None:
+async def test_commits_are_reported_in_order_and_grouped(tmp_path: Path) -> None:
     database = await Database.open(tmp_path / "db")
-    told: list[int] = []
+    reported: list[int] = []
     done = asyncio.Event()
     for number in range(500):
         batch = database.batch()
         batch.note("last", str(number).encode())
-        database.submit(batch, lambda number=number: told.append(number))  # type: ignore[misc]
+        database.submit(batch, lambda number=number: reported.append(number))  # type: ignore[misc]
     database.submit(database.batch(), done.set)
-    assert told == []  # never before the loop turns
+    assert reported == []  # never before the loop turns
     await done.wait()
-    assert told == list(range(500))
+    assert reported == list(range(500))
     assert database.counters.commits < 100
     assert (await database.load()).notes == {"last": b"499"}
     assert (database.pending_batches, database.pending_bytes) == (0, 0)
@@ -92,7 +92,7 @@ async def test_a_locked_file_stalls_and_goes_on_with_back_pressure(tmp_path: Pat
             stalled.set()
 
     database.on_state = on_state
-    told: list[int] = []
+    reported: list[int] = []
     room = asyncio.Event()
     blocker = sqlite3.connect(tmp_path / "db", isolation_level=None)  # an operator with the sqlite3 shell
     blocker.execute("BEGIN IMMEDIATE")
@@ -100,21 +100,21 @@ async def test_a_locked_file_stalls_and_goes_on_with_back_pressure(tmp_path: Pat
         assert database.congested is (number >= 4)
         batch = database.batch()
         batch.note(f"n{number}", b"")
-        database.submit(batch, lambda number=number: told.append(number))  # type: ignore[misc]
+        database.submit(batch, lambda number=number: reported.append(number))  # type: ignore[misc]
     with pytest.raises(DatabaseBusyError):
         database.submit(database.batch())
     database.when_room(room.set)
     await stalled.wait()
-    assert told == []
+    assert reported == []
     assert not room.is_set()
     assert database.state is DatabaseState.STALLED
     blocker.execute("ROLLBACK")
     blocker.close()
     await room.wait()
     assert not database.congested
-    while len(told) < 8:
+    while len(reported) < 8:
         await database.commit(database.batch())
-    assert told == list(range(8))
+    assert reported == list(range(8))
     assert len((await database.load()).notes) == 8
     assert states == [DatabaseState.STALLED, DatabaseState.OPEN]
     assert database.counters.stalls >= 1

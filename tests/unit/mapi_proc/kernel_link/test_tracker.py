@@ -85,7 +85,7 @@ def test_a_trimmed_ring_is_reported_as_missing() -> None:
     assert tracker.replayed(20, 990)
 
 
-def test_a_renewed_lease_while_live_is_no_gap() -> None:
+def test_a_renewed_lease_while_live_is_not_a_gap() -> None:
     tracker = fresh()
     assert tracker.live(I1, E1, 1, 1001) is Live.DELIVER
     tracker.leased(I1, E1, 1, 4, [(1000, None)], 1005)  # 2 to 4 are on their way to us

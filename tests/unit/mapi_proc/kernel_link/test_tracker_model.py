@@ -1,5 +1,5 @@
 """The tracker against a kernel that loses frames, forgets, is restarted and hangs: what is neither delivered
-nor told as missing is a lie."""
+nor reported as missing is a lie."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ class World:
         first = self.ring[0][0] if self.ring else self.head + 1
         coverage = self.coverage.intervals()
         self.tracker.leased(self.instance, self.epoch, first, self.head, coverage, self.now)
-        self.told()
+        self.check_notices()
 
-    def told(self) -> None:
+    def check_notices(self) -> None:
         self.missed += self.tracker.missed
         self.tracker.missed = []
 
@@ -92,7 +92,7 @@ class World:
         first = self.ring[0][0] if self.ring else self.head + 1
         if first > tracker.seq + 1:
             tracker.trimmed(first, self.now)
-            self.told()
+            self.check_notices()
             return
         events = [event for event in self.ring if event[0] > tracker.seq][:most]
         for seq, time, message in events:
@@ -152,7 +152,7 @@ class World:
 @settings(max_examples=300)
 @given(st.lists(STEPS, max_size=60), st.booleans())
 @example(["cover", "uncover", "publish"], False)
-def test_every_message_is_delivered_once_in_order_or_its_time_is_told_as_missing(
+def test_every_message_is_delivered_once_in_order_or_its_time_is_reported_as_missing(
     steps: list[str], covered: bool
 ) -> None:
     world = World(covered=covered)
@@ -170,7 +170,7 @@ def test_every_message_is_delivered_once_in_order_or_its_time_is_told_as_missing
 @settings(max_examples=100)
 @given(st.lists(STEPS, max_size=60))
 def test_the_good_moment_never_passes_what_is_not_known(steps: list[str]) -> None:
-    """Whatever happens next: what is after the position on disk is asked for again or told."""
+    """Whatever happens next: what is after the position on disk is asked for again or reported."""
     world = World()
     for name in steps:
         world.step(name)

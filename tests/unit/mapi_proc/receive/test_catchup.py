@@ -150,7 +150,7 @@ async def test_a_gap_is_asked_for_in_portions_and_only_the_unknown_is_fetched() 
 
 
 @asyncio_test()
-async def test_without_a_store_the_apps_are_told_and_it_is_tried_on() -> None:
+async def test_without_a_store_the_apps_are_informed_and_it_is_tried_again() -> None:
     world = World(OnGap(), topics(1))
     world.stores.there = False
     async with running(world):
@@ -201,7 +201,7 @@ async def test_what_comes_late_to_the_stores_is_asked_for_once_more() -> None:
         await world.closed.wait()
     assert world.delivered == [digest(1), digest(2)]
     assert world.catchup.oldest(0) is None
-    assert world.notified == [], "what is recovered is not told as missed"
+    assert world.notified == [], "what is recovered is not reported as missed"
 
 
 @asyncio_test()
@@ -351,13 +351,13 @@ async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_report
         world.catchup.add(0, GAP)
         await asked(world, 1)
         began = world.now
-        for elapsed, told in ((DOUBT_NOTIFY_S - 1, 0), (DOUBT_NOTIFY_S, 1), (DOUBT_S - 1, 1), (DOUBT_S, 1)):
+        for elapsed, sent in ((DOUBT_NOTIFY_S - 1, 0), (DOUBT_NOTIFY_S, 1), (DOUBT_S - 1, 1), (DOUBT_S, 1)):
             world.now = began + elapsed
             before = len(world.stores.queries)
             world.catchup.tick({0})
             world.catchup.wake()
             await asked(world, before + 1)
-            assert len(world.notified) == told
+            assert len(world.notified) == sent
         await world.closed.wait()
     assert len(world.catchup) == 0
 

@@ -53,7 +53,7 @@ async def test_it_counts_also_while_the_disk_is_behind(tmp_path: Path) -> None:
 
 
 @asyncio_test()
-async def test_a_disk_that_cannot_say_is_no_end_of_the_world(tmp_path: Path) -> None:
+async def test_a_disk_that_cannot_answer_stops_nothing(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
     await database.close()
     assert await DeliveredMessages(database, turn)(1, 0) is None

@@ -79,7 +79,7 @@ def test_a_shard_fed_by_gossip_alone_is_a_suspicion_each_minute_and_when_the_mes
     assert partitions.since(0, 151 * S) is None
 
 
-def test_the_moment_before_the_first_mesh_peer_is_no_suspicion() -> None:
+def test_the_moment_before_the_first_mesh_peer_is_not_suspicious() -> None:
     partitions = Partitions(FULL)
     assert partitions.update(0, ONE, {0: 0}, [0], {0: 1}) == []
     assert partitions.update(2 * S, ONE, {0: 1}, [0], {0: 1}) == []

@@ -24,7 +24,7 @@ Behaviour = int | str
 
 
 class Kernel:
-    """The kernel's `lightpush.publish`, with services that behave as they are told."""
+    """The kernel's `lightpush.publish`, with services that behave as set."""
 
     def __init__(self, services: dict[str, Behaviour]) -> None:
         self.services = services
@@ -89,7 +89,7 @@ async def test_two_services_are_asked_and_one_success_is_enough() -> None:
 
 
 @asyncio_test()
-async def test_seen_before_is_no_blame_when_the_other_one_has_just_published_it() -> None:
+async def test_seen_before_is_not_held_against_a_peer_when_the_other_one_has_just_published_it() -> None:
     setting = Setting(p=200, q=505)
     assert await setting.attempt() == Published(3)
     assert setting.blamed() == set()

@@ -358,7 +358,7 @@ async def test_without_a_store_the_window_ends_it_unconfirmed() -> None:
         clock.now += 61.0
         loop.confirm.set_online(True)
         assert (await store.done.get()).state is SendState.UNCONFIRMED
-    assert store.log.count("publish") == 1, "a store that cannot be asked is no reason to publish again"
+    assert store.log.count("publish") == 1, "a store that cannot be asked is not a reason to publish again"
 
 
 @asyncio_test()
@@ -443,7 +443,7 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
 
 
 @asyncio_test()
-async def test_what_the_rate_limit_holds_back_is_told_once_also_over_a_restart() -> None:
+async def test_what_the_rate_limit_holds_back_is_reported_once_also_over_a_restart() -> None:
     store, clock = Store(Published(1)), Clock()
     loop = make(store, clock, limit=RateLimit(1, 50.0))
     loop.set_online(True)
@@ -531,8 +531,8 @@ async def test_apps_take_turns() -> None:
 @asyncio_test()
 async def test_the_last_cause_stands_in_the_log_and_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "mapi_proc.send")
-    nobody = "1 peer connected, none on shard 0"
-    store, clock = Store(Unknown("kernel restarted"), NoPeers(nobody)), Clock()
+    cause = "1 peer connected, none on shard 0"
+    store, clock = Store(Unknown("kernel restarted"), NoPeers(cause)), Clock()
     loop = make(store, clock)
     loop.set_online(True)
     async with running(loop):
@@ -541,16 +541,16 @@ async def test_the_last_cause_stands_in_the_log_and_in_the_end(caplog: pytest.Lo
         store.retried.clear()
         loop.wake()
         await store.retried.wait()
-        assert [one.cause for one in loop.ledger] == [nobody]
-        assert loop.ledger.last_cause == nobody
+        assert [one.cause for one in loop.ledger] == [cause]
+        assert loop.ledger.last_cause == cause
         clock.now += 61
         loop.wake()
         done = await store.done.get()
-    assert done.error == f"{WINDOW_ERROR}; last: {nobody}"
+    assert done.error == f"{WINDOW_ERROR}; last: {cause}"
     lines = [line for line in caplog.messages if "attempt" in line]
     assert lines == [
         f"send {(5).to_bytes(16).hex()}, attempt 1: kernel restarted",
-        f"send {(5).to_bytes(16).hex()}, attempt 2: {nobody}",
+        f"send {(5).to_bytes(16).hex()}, attempt 2: {cause}",
     ]
 
 

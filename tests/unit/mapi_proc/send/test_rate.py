@@ -32,7 +32,7 @@ def test_the_count_survives_a_restart() -> None:
     after.load(before.note())
     assert [after.admit(102.0), after.admit(102.0)] == [True, False]
     other.load(before.note())
-    assert [other.admit(102.0) for _ in range(3)] == [True] * 3, "another period counts anew"
+    assert [other.admit(102.0) for _ in range(3)] == [True] * 3, "another period starts from zero"
     for garbage in (b"", b"1:2", b"a:b:c", b"\xff"):
         RateLimiter(LIMIT).load(garbage)
 

@@ -171,7 +171,7 @@ def test_every_life_tells_propagated_at_most_once_and_ends_at_most_once(
     events: list[Outcome | str], ephemeral: bool, reliability: bool
 ) -> None:
     sent = task(ephemeral=ephemeral)
-    now, told, ended = 0.0, 0, 0
+    now, reported, ended = 0.0, 0, 0
     for event in events:
         now += 2.0
         if is_over(sent):
@@ -183,10 +183,10 @@ def test_every_life_tells_propagated_at_most_once_and_ends_at_most_once(
                 judge(sent, event == "found", int(now * 1e9))
         else:
             attempt(sent, now)
-            told += conclude(sent, event, now, 0.5, reliability=reliability)
-    assert told <= 1
+            reported += conclude(sent, event, now, 0.5, reliability=reliability)
+    assert reported <= 1
     assert ended <= 1
     if sent.state in (SendState.SENT, SendState.UNCONFIRMED):
-        assert told == 1, "sent never before propagated"
+        assert reported == 1, "sent never before propagated"
     if sent.state is SendState.FAILED:
-        assert told == 0
+        assert reported == 0

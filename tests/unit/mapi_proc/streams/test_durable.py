@@ -245,7 +245,7 @@ def test_what_was_sent_on_this_connection_is_not_reported_as_dropped() -> None:
     assert len(world.journal.rows()) == 5
 
 
-def test_a_drop_is_not_told_before_it_is_on_disk() -> None:
+def test_a_drop_is_not_reported_before_it_is_on_disk() -> None:
     world = World(DurableLimits(max_bytes=6400))
     connection = Connection()
     world.stream.attach(connection, MUCH)

@@ -97,9 +97,9 @@ class World:
             self.plan.failed(action, blame=False)
         self.under_way.clear()
 
-    def come_back(self, *, anew: bool) -> None:
+    def come_back(self, *, restarted: bool) -> None:
         self.up = True
-        if anew:
+        if restarted:
             self.instance += 1
             self.held.clear()
             self.wishes.clear()

@@ -1,4 +1,4 @@
-"""The shell around the filter plan: its requests, whom it blames, what it tells, and waiting."""
+"""The shell around the filter plan: its requests, the peers it blames, its notices, and waiting."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Setting:
         self.up = True
         self.held: dict[str, set[str]] = {}
         self.wanted: dict[int, set[str]] = {}
-        self.told = 0
+        self.reported = 0
         self.missed: list[tuple[int, Missed]] = []
         self.requests: list[str] = []
         self.failure: IpcError | None = None
@@ -61,7 +61,7 @@ class Setting:
         self.keeper.kernel_up()
 
     def _changed(self) -> None:
-        self.told += 1
+        self.reported += 1
 
     def list_peers(self, *names: str) -> None:
         self.peers.update(PeerRecord(peer_id=name, protocols=FILTER) for name in names)
@@ -124,14 +124,14 @@ class Setting:
 
 
 @asyncio_test()
-async def test_what_apps_want_is_held_and_told_and_taken_back() -> None:
+async def test_what_apps_want_is_held_and_reported_and_taken_back() -> None:
     setting = Setting("p", "q", "r")
     async with setting.running():
         setting.want(A, B)
         await setting.keeper.wait_held({3: [A, B]}, 5.0)
         await setting.until(lambda: list(setting.held.values()) == [{A, B}, {A, B}])
         assert setting.keeper.plan.strength(3) == 2
-        assert setting.told
+        assert setting.reported
         counters = {"subscribe": 2, "unsubscribe": 0, "audit": 1, "failed": 0}
         assert setting.keeper.to_body() == {"held": {"3": dict.fromkeys(setting.held, 2)}, **counters}
         setting.want(A)
@@ -140,7 +140,7 @@ async def test_what_apps_want_is_held_and_told_and_taken_back() -> None:
 
 
 @asyncio_test()
-async def test_waiting_ends_at_once_when_nobody_could_push() -> None:
+async def test_waiting_ends_at_once_when_no_peer_could_push() -> None:
     setting = Setting()
     async with setting.running():
         setting.want(A)
@@ -165,7 +165,7 @@ async def test_a_peer_is_blamed_for_what_it_did_and_not_for_what_the_kernel_did(
         assert setting.peers.free(FILTER, 3) == ["p"]
         setting.failure = IpcError(
             ErrorCode.NO_PEERS,
-            "nobody",
+            "unknown",
             detail={"attempts": [{"peer": "p", "error": "silence", "unanswered": True}]},
         )
         await setting.until(lambda: setting.keeper.counters["failed"] == 2)

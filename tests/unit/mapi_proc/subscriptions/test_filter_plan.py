@@ -79,14 +79,14 @@ def test_a_peer_that_forgot_is_found_by_the_kernels_count_and_asked_again() -> N
     made.check_settled()
 
 
-def test_after_a_restart_of_the_kernel_everything_is_asked_for_anew() -> None:
+def test_after_a_restart_of_the_kernel_everything_is_asked_for_again() -> None:
     made = world("p", "q")
     made.want(0, {A})
     made.want(1, {B})
     made.run(1.0)
     made.go_down()
     assert made.plan.wake_at() is None
-    made.come_back(anew=True)
+    made.come_back(restarted=True)
     assert made.plan.strength(0) == 0
     made.run(3.0)
     made.check_settled()
@@ -118,7 +118,7 @@ def test_a_wish_that_outlived_a_restart_and_its_peers_is_taken_back() -> None:
     made.check_settled()
 
 
-def test_another_consumers_wish_that_nobody_holds_costs_one_new_beginning_and_no_flood() -> None:
+def test_another_consumers_wish_that_no_peer_holds_costs_one_new_beginning_and_no_flood() -> None:
     made = world("p")
     made.want(0, {A})
     made.run(1.0)
@@ -204,7 +204,7 @@ def test_a_failing_peer_is_asked_less_and_less_often_and_never_given_up() -> Non
     made.check_settled()
 
 
-def test_nobody_is_blamed_while_we_are_offline() -> None:
+def test_no_peer_is_blamed_while_we_are_offline() -> None:
     made = world("p")
     made.want(0, {A})
     made.now = 1.0
@@ -214,7 +214,7 @@ def test_nobody_is_blamed_while_we_are_offline() -> None:
     made.lose_peer("p")
     made.answer(action)
     made.run(10.0)
-    assert len(requests(made)) == 1, "nobody is there to ask"
+    assert len(requests(made)) == 1, "there is no peer to ask"
     made.peers["p"].connected = True
     made.list_peers()
     made.run(0.1)
@@ -236,7 +236,7 @@ def test_a_restarted_kernel_that_counts_only_what_it_was_asked_for_is_seen_throu
     made.want(0, topics)
     made.run(1.0)
     made.go_down()
-    made.come_back(anew=True)
+    made.come_back(restarted=True)
     made.now += 2.0
     made.step()
     made.answer(Audit())
@@ -299,9 +299,9 @@ class Churn(RuleBasedStateMachine):
         self.world.go_down()
 
     @precondition(lambda self: not self.world.up)
-    @rule(anew=st.booleans())
-    def kernel_back(self, anew: bool) -> None:
-        self.world.come_back(anew=anew)
+    @rule(restarted=st.booleans())
+    def kernel_back(self, restarted: bool) -> None:
+        self.world.come_back(restarted=restarted)
 
     @precondition(lambda self: self.world.up)
     @rule()
@@ -316,7 +316,7 @@ class Churn(RuleBasedStateMachine):
     def teardown(self) -> None:
         made = self.world
         if not made.up:
-            made.come_back(anew=False)
+            made.come_back(restarted=False)
         made.run(200.0)
         made.check_settled()
         made.log.clear()

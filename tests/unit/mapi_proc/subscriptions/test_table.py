@@ -58,7 +58,7 @@ def test_too_many_topics() -> None:
     change = subs.subscribe(App("a"), [T1, T2])
     assert change.changed == [T1]
     assert change.errors == {T2: "too many content topics: at most 1"}
-    assert subs.subscribe(App("a"), [T1]).errors == {}, "one it has is no error"
+    assert subs.subscribe(App("a"), [T1]).errors == {}, "one it has is not an error"
 
 
 def test_subscribing_again_changes_nothing() -> None:

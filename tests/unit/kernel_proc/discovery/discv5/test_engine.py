@@ -226,9 +226,9 @@ def test_requests_of_the_owner() -> None:
 def test_silence_is_answered_by_none() -> None:
     network, (a, _) = network_of(2)
     got: list[Any] = []
-    nobody = record_of(identity(99), "55.0.0.1")
-    a.engine.ping(nobody, network.now, got.append)
-    a.engine.find_node(nobody, [256], network.now, got.append)
+    absent = record_of(identity(99), "55.0.0.1")
+    a.engine.ping(absent, network.now, got.append)
+    a.engine.find_node(absent, [256], network.now, got.append)
     network.run(1.9)
     assert got == []
     network.run(0.2)

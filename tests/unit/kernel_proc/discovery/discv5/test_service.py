@@ -159,14 +159,14 @@ async def test_silence_raises() -> None:
     a = Member(1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
         mute.bind(("127.0.0.1", 0))
-        nobody = record_of(identity(9), "127.0.0.1", mute.getsockname()[1])
+        mute_peer = record_of(identity(9), "127.0.0.1", mute.getsockname()[1])
         async with running(a):
             with pytest.raises(Discv5Error, match="no response"):
-                await a.service.ping(nobody)
+                await a.service.ping(mute_peer)
             for _ in range(8):
-                a.service._engine.ping(nobody, trio.current_time())  # type: ignore[union-attr]
+                a.service._engine.ping(mute_peer, trio.current_time())  # type: ignore[union-attr]
             with pytest.raises(TooManyRequestsError):
-                await a.service.ping(nobody)
+                await a.service.ping(mute_peer)
         assert a.service.counters()["timeouts"] == 1
 
 

@@ -453,6 +453,6 @@ async def test_ping_returns_the_status_of_each_peer() -> None:
         servers["q"].table.remove("us")
         servers["r"].status = 503
         servers["s"].silent = True
-        found = {ping.peer_id: ping.status for ping in await one.client.ping([*servers, "nobody"])}
-        assert found == {"p": 200, "q": 404, "r": 503, "s": None, "nobody": None}
+        found = {ping.peer_id: ping.status for ping in await one.client.ping([*servers, "unknown"])}
+        assert found == {"p": 200, "q": 404, "r": 503, "s": None, "unknown": None}
         assert set(one.client.interests.holders(SHARD)) == {"p", "r", "s"}

@@ -56,7 +56,7 @@ def test_subscriptions_are_found() -> None:
     assert house.unsubscribe("b") == 200
     assert list(house.table.subscribers(SHARD, "b")) == ["q"]
     assert house.table.criteria_of("p") == [(SHARD, "a")]
-    assert house.table.criteria_of("nobody") == []
+    assert house.table.criteria_of("unknown") == []
 
 
 @pytest.mark.parametrize("kind", [RequestType.SUBSCRIBE, RequestType.UNSUBSCRIBE])

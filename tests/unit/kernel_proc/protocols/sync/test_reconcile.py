@@ -200,7 +200,7 @@ def test_each_rule_of_an_answer() -> None:
     assert Side(few).answer(b"") is None
 
 
-def test_nobody_is_asked_for_messages_older_than_the_window() -> None:
+def test_no_peer_is_asked_for_messages_older_than_the_window() -> None:
     older = SyncRange(key_at(0), key_at(START - 1), b"x" * 32)
     side = Side(())
     assert side.answer(encode_payload(SyncPayload(ranges=[older]))) == b"\0"

@@ -371,7 +371,7 @@ async def test_malformed_silent_and_too_many_sessions_are_ended_and_counted() ->
 
 
 @mock_clock_test
-async def test_what_keeps_a_session_from_being_opened_is_told() -> None:
+async def test_what_keeps_a_session_from_being_opened_is_reported() -> None:
     async with memory_network() as network:
         store, away = Store(network, "store"), Store(network, "away")
         await ready(store, away)
