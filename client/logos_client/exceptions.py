@@ -32,7 +32,7 @@ TypeError.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import ClassVar
+from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
 
@@ -70,9 +70,6 @@ class LogosError(Exception):
     `retry_after_ms`: when, if the server says so. `detail`: further data, possibly empty.
     """
 
-    #: The codes of this class (not those of its subclasses).
-    CODES: ClassVar[tuple[ErrorCode, ...]] = ()
-
     def __init__(
         self,
         code: ErrorCode,
@@ -100,44 +97,30 @@ class RequestError(LogosError):
 class BadRequestError(RequestError):
     """Malformed or refused input; the message says which."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.BAD_REQUEST,)
-
 
 class UnknownMethodError(RequestError):
     """The server has no such method: it is older than this client, or another kind of server."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNKNOWN_METHOD,)
 
 
 class UnsupportedVersionError(RequestError):
     """No common version of the protocol."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNSUPPORTED_VERSION,)
-
 
 class UnauthorisedError(RequestError):
     """This user id is not allowed to do that."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNAUTHORISED,)
-
 
 class TooLargeError(RequestError):
     """More bytes than the network, or the server, accepts."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.TOO_LARGE,)
 
 
 class ConflictError(RequestError):
     """The name belongs to another live app, the request id was used for another message, or we were taken
     over."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.CONFLICT,)
-
 
 class RlnRequiredError(RequestError):
     """This network takes only messages with an RLN proof."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RLN_REQUIRED,)
 
 
 class TemporaryError(LogosError):
@@ -147,49 +130,33 @@ class TemporaryError(LogosError):
 class BusyError(TemporaryError):
     """A bound of the server is reached."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.BUSY,)
-
 
 class NotReadyError(TemporaryError):
     """No server, or one that is not up yet."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.NOT_READY,)
 
 
 class ResyncingError(TemporaryError):
     """The server is catching up with the one below it."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RESYNCING,)
-
 
 class NoPeersError(TemporaryError):
     """Accepted and valid, but there is no peer to send it to."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.NO_PEERS,)
 
 
 class RateLimitedError(TemporaryError):
     """More than the network or the server allows in this period."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RATE_LIMITED,)
-
 
 class InternalError(TemporaryError):
     """A bug or failure of the server."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.INTERNAL,)
 
 
 class DeadlineError(LogosError, TimeoutError):
     """Not in time. The request may still have been carried out, unless the server says otherwise."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.DEADLINE_EXCEEDED,)
-
 
 class PeerRestartedError(LogosError, ConnectionError):
     """The connection was lost, or the server restarted, during the request: its outcome is unknown."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.PEER_RESTARTED,)
 
 
 class StreamError(LogosError):
@@ -199,13 +166,9 @@ class StreamError(LogosError):
 class TrimmedError(StreamError):
     """The range is gone."""
 
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.TRIMMED,)
-
 
 class EpochChangedError(StreamError):
     """The stream restarted."""
-
-    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.EPOCH_CHANGED,)
 
 
 class ClosedError(LogosError):
@@ -224,26 +187,25 @@ class ForkedError(ClosedError):
         )
 
 
-_LEAVES: tuple[type[LogosError], ...] = (
-    BadRequestError,
-    UnknownMethodError,
-    UnsupportedVersionError,
-    UnauthorisedError,
-    TooLargeError,
-    ConflictError,
-    RlnRequiredError,
-    BusyError,
-    NotReadyError,
-    ResyncingError,
-    NoPeersError,
-    RateLimitedError,
-    InternalError,
-    DeadlineError,
-    PeerRestartedError,
-    TrimmedError,
-    EpochChangedError,
-)
-_BY_CODE: dict[ErrorCode, type[LogosError]] = {code: leaf for leaf in _LEAVES for code in leaf.CODES}
+_BY_CODE: Final[dict[ErrorCode, type[LogosError]]] = {
+    ErrorCode.BAD_REQUEST: BadRequestError,
+    ErrorCode.UNKNOWN_METHOD: UnknownMethodError,
+    ErrorCode.UNSUPPORTED_VERSION: UnsupportedVersionError,
+    ErrorCode.UNAUTHORISED: UnauthorisedError,
+    ErrorCode.TOO_LARGE: TooLargeError,
+    ErrorCode.CONFLICT: ConflictError,
+    ErrorCode.RLN_REQUIRED: RlnRequiredError,
+    ErrorCode.BUSY: BusyError,
+    ErrorCode.NOT_READY: NotReadyError,
+    ErrorCode.RESYNCING: ResyncingError,
+    ErrorCode.NO_PEERS: NoPeersError,
+    ErrorCode.RATE_LIMITED: RateLimitedError,
+    ErrorCode.INTERNAL: InternalError,
+    ErrorCode.DEADLINE_EXCEEDED: DeadlineError,
+    ErrorCode.PEER_RESTARTED: PeerRestartedError,
+    ErrorCode.TRIMMED: TrimmedError,
+    ErrorCode.EPOCH_CHANGED: EpochChangedError,
+}
 
 
 def from_ipc(error: IpcError) -> LogosError:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from ipc_schema.errors import ErrorCode, IpcError
 from logos_client import exceptions
+from logos_client.exceptions import from_ipc
 from logos_deploy import cli
 from logos_deploy.exits import COMMAND_EXITS, Exit
 from tests.support.kernel_process import short_directory
@@ -163,11 +165,7 @@ def test_listen_wants_at_least_one_message(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_error_of_the_client_has_an_exit_code() -> None:
-    made = {
-        leaf: leaf(leaf.CODES[0], "text")
-        for leaf in vars(exceptions).values()
-        if isinstance(leaf, type) and issubclass(leaf, exceptions.LogosError) and leaf.CODES
-    }
+    made = {type(error): error for error in (from_ipc(IpcError(code, "text")) for code in ErrorCode)}
     assert cli.exit_of(made[exceptions.NotReadyError]) == Exit.UNAVAILABLE
     assert cli.exit_of(made[exceptions.BadRequestError]) == Exit.DATA
     assert cli.exit_of(made[exceptions.TooLargeError]) == Exit.DATA
