@@ -114,7 +114,7 @@ def generate(form: Form) -> str:
     source = form.sources[0][0]
     text += f"from logos_client.{source} import {form.cls}\n"
     text += "from logos_client.blocking._base import BlockingClient, here\n\n"
-    text += f'__all__ = ["{form.name}"]\n\n\nclass {form.name}(BlockingClient):\n'
+    text += f"\nclass {form.name}(BlockingClient):\n"
     text += f'    """Methods forwarded to the asyncio client inside."""\n\n    _client: {form.cls}\n\n'
     return _formatted(text + "\n".join(members))
 

@@ -16,8 +16,6 @@ from logos_client._session import AppSession
 from logos_client._stream import StreamCounters
 from logos_client.exceptions import ClosedError, ConflictError, public_errors
 
-__all__ = ["AppRequests"]
-
 B = TypeVar("B", bound=Body)
 
 

@@ -18,17 +18,6 @@ from ipc_schema.paths import (
     socket_path,
 )
 
-__all__ = [
-    "as_bytes",
-    "as_text",
-    "as_topics",
-    "control_endpoint",
-    "history_ms",
-    "kernel_at",
-    "messaging_endpoint",
-    "need_server",
-]
-
 _SCHEMES: Final = ("ipc", "tcp")
 _SOCKETS: Final = {
     *(("kernel", name) for name in KernelEndpoints._fields),

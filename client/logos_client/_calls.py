@@ -11,8 +11,6 @@ from ipc_schema.frames import Reply
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.exceptions import public_errors
 
-__all__ = ["Calls", "texts"]
-
 B = TypeVar("B", bound=Body)
 
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
 
-__all__ = ["ChannelHooks", "Hook"]
-
 Hook = Callable[[bytes], bytes]
 
 

@@ -27,9 +27,6 @@ from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.exceptions import public_errors
 
-__all__ = ["ChannelMethods"]
-
-
 _BLOB: Final = 1 << 20
 _KEY: Final = 32
 

@@ -26,8 +26,6 @@ from ipc_schema.kernel.discovery import (
 from logos_client._calls import Calls, texts
 from logos_client._services import PEER_TIMEOUT
 
-__all__ = ["DiscoveryMethods"]
-
 
 class DiscoveryMethods(Calls):
     """The discovery part of a `KernelClient`."""

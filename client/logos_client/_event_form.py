@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-__all__ = ["EventForm"]
-
 #: Bytes made by apps, shown as they are; all others are ids, hashes and proofs, shown as hex.
 _CONTENT = frozenset({"payload", "meta"})
 

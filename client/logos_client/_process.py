@@ -11,8 +11,6 @@ import os
 
 from logos_client.exceptions import ForkedError
 
-__all__ = ["HomeProcess"]
-
 _forks = 0
 """Between the first process and this one. Counted by a hook: to ask the system each time costs a system call
 for each request."""

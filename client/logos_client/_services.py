@@ -37,8 +37,6 @@ from logos_client._arguments import as_bytes, as_text
 from logos_client._calls import Calls, texts
 from logos_client.exceptions import public_errors
 
-__all__ = ["PEER_TIMEOUT", "ServiceMethods", "StorePage"]
-
 PEER_TIMEOUT: Final = 30.0
 """Timeout in seconds of requests to other nodes: several may be tried in sequence."""
 

@@ -21,8 +21,6 @@ from ipc_schema.message import WakuMessage
 from logos_client._calls import Calls
 from logos_client._services import PEER_TIMEOUT
 
-__all__ = ["StoreAdminMethods"]
-
 
 class StoreAdminMethods(Calls):
     """The part of a `KernelClient` about the node's own archive. `NotReadyError`: store is off."""

@@ -13,8 +13,6 @@ from ipc_schema.errors import ErrorCode
 from logos_client.blocking._portal import Portal, PortalCall
 from logos_client.exceptions import ClosedError, DeadlineError
 
-__all__ = ["AsyncClosable", "BlockingClient", "EventTap", "here", "open_client"]
-
 E = TypeVar("E")
 T = TypeVar("T")
 

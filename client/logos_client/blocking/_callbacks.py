@@ -10,8 +10,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["CallbackThread"]
-
 
 class CallbackThread:
     """Runs one callback after another, in a thread started for the first one."""

@@ -7,8 +7,6 @@ from ipc_schema.mapi.control import AppsReply, SendsReply
 from logos_client.blocking._base import BlockingClient
 from logos_client.control import CONTROL_TIMEOUT, ControlClient
 
-__all__ = ["ControlCalls"]
-
 
 class ControlCalls(BlockingClient):
     """Methods forwarded to the asyncio client inside."""

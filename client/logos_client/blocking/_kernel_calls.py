@@ -36,8 +36,6 @@ from logos_client._services import PEER_TIMEOUT, StorePage
 from logos_client.blocking._base import BlockingClient, here
 from logos_client.kernel import KernelClient
 
-__all__ = ["KernelCalls"]
-
 
 class KernelCalls(BlockingClient):
     """Methods forwarded to the asyncio client inside."""

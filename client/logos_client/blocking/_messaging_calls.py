@@ -14,8 +14,6 @@ from logos_client.blocking._base import BlockingClient, here
 from logos_client.events import Event
 from logos_client.messaging import MessagingClient
 
-__all__ = ["MessagingCalls"]
-
 
 class MessagingCalls(BlockingClient):
     """Methods forwarded to the asyncio client inside."""

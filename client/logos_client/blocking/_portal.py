@@ -20,8 +20,6 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from logos_client._process import HomeProcess
 from logos_client.exceptions import ClosedError
 
-__all__ = ["EXIT_SECONDS", "Portal", "PortalCall"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
