@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypeVar
+from typing import Any
 
-from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import NetworkInfo
@@ -15,8 +14,6 @@ from logos_client._process import HomeProcess
 from logos_client._session import AppSession
 from logos_client._stream import StreamCounters
 from logos_client.exceptions import ClosedError, ConflictError, public_errors
-
-B = TypeVar("B", bound=Body)
 
 
 class AppRequests:
@@ -129,8 +126,3 @@ class AppRequests:
             raise ConflictError(ErrorCode.CONFLICT, "another connection has taken over this app's name")
         if self._session.closed:
             raise ClosedError
-
-    @staticmethod
-    def _read(kind: type[B], reply: Reply) -> B:
-        with public_errors():
-            return kind.from_body(reply.body)

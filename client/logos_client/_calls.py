@@ -1,4 +1,4 @@
-"""Base of all parts of a kernel's client: one request, one typed reply."""
+"""One request, one typed reply: for all clients, and the base of the parts of a kernel's."""
 
 from __future__ import annotations
 
@@ -37,9 +37,13 @@ class Calls(ABC):
         *,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> B:
-        reply = await self._reply(method, body, blobs, timeout=timeout)
-        with public_errors():
-            return kind.from_body(reply.body)
+        return read_reply(kind, await self._reply(method, body, blobs, timeout=timeout))
+
+
+def read_reply(kind: type[B], reply: Reply) -> B:
+    """Return the body of a reply. Raises `LogosError` if it is not one of its kind."""
+    with public_errors():
+        return kind.from_body(reply.body)
 
 
 def texts(one_or_more: str | Iterable[str]) -> tuple[str, ...]:

@@ -17,15 +17,16 @@ from hashlib import sha256
 from itertools import accumulate, pairwise
 from typing import Final
 
-from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.errors import ErrorCode
 from ipc_schema.frames import MAX_BLOBS, Reply
 from ipc_schema.mapi import channels as schema
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from logos_client._app_requests import AppRequests
 from logos_client._arguments import as_bytes, as_text
+from logos_client._calls import read_reply
 from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
-from logos_client.exceptions import public_errors
+from logos_client.exceptions import TooLargeError, UnknownMethodError, public_errors
 
 _BLOB: Final = 1 << 20
 _KEY: Final = 32
@@ -62,8 +63,8 @@ class ChannelMethods(AppRequests):
         if not 0 <= parity <= 1:
             raise ValueError(f"parity: 0 to 1, not {parity}")
         if hooks and schema.FEATURE_CHANNEL_HOOKS not in self.features:
-            with public_errors():
-                raise IpcError(ErrorCode.UNKNOWN_METHOD, "this Messaging API has no channels with hooks")
+            what = "this Messaging API has no channels with hooks"
+            raise UnknownMethodError(ErrorCode.UNKNOWN_METHOD, what)
         request = schema.ChannelCreateRequest(
             channel_id=as_text("channel id", channel_id),
             content_topic=as_text("content topic", content_topic),
@@ -75,24 +76,24 @@ class ChannelMethods(AppRequests):
             hooks=hooks,
         )
         reply = await self._ask(schema.CHANNEL_CREATE, request.to_body(), timeout=timeout)
-        return self._read(schema.ChannelCreateReply, reply).sender_id
+        return read_reply(schema.ChannelCreateReply, reply).sender_id
 
     async def channel_exists(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """Whether the app has an open channel of that name."""
         reply = await self._ask_about(schema.CHANNEL_EXISTS, channel_id, timeout)
-        return self._read(schema.ChannelExistsReply, reply).exists
+        return read_reply(schema.ChannelExistsReply, reply).exists
 
     async def channels(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[ChannelInfo, ...]:
         """The app's channels, closed ones too."""
         reply = await self._ask(schema.CHANNEL_LIST, timeout=timeout, repeat=True)
-        return self._read(schema.ChannelListReply, reply).channels
+        return read_reply(schema.ChannelListReply, reply).channels
 
     async def channel_status(
         self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT
     ) -> ChannelStatusReply:
         """What an open channel waits for, and how much it holds."""
         reply = await self._ask_about(schema.CHANNEL_STATUS, channel_id, timeout)
-        return self._read(ChannelStatusReply, reply)
+        return read_reply(ChannelStatusReply, reply)
 
     async def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
         """Encrypt a channel created with `hooks` by functions of the app, which run here, in its process.
@@ -162,7 +163,7 @@ class ChannelMethods(AppRequests):
         reply = await self._ask(
             schema.CHANNEL_SPLIT, body, self._blobs(payload), timeout=timeout, repeat=True
         )
-        split = self._read(schema.ChannelSplitReply, reply)
+        split = read_reply(schema.ChannelSplitReply, reply)
         data = b"".join(reply.blobs)
         with public_errors():
             segments = self._hooks.seal(
@@ -176,8 +177,7 @@ class ChannelMethods(AppRequests):
 
     def _blobs(self, data: bytes) -> list[bytes]:
         if len(data) > _BLOB * MAX_BLOBS:
-            with public_errors():
-                raise IpcError(ErrorCode.TOO_LARGE, f"{len(data)} bytes, at most {_BLOB * MAX_BLOBS}")
+            raise TooLargeError(ErrorCode.TOO_LARGE, f"{len(data)} bytes, at most {_BLOB * MAX_BLOBS}")
         size = min(_BLOB, self.limits.blob_bytes)
         return [data[start : start + size] for start in range(0, len(data), size)]
 

@@ -7,12 +7,11 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.frames import Reply
 from ipc_schema.kernel import events as wire
 from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header, other_version
@@ -20,7 +19,7 @@ from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
 from logos_client._cursor import CursorVerdict, StreamCursor
 from logos_client._process import HomeProcess
-from logos_client.exceptions import ClosedError, public_errors
+from logos_client.exceptions import ClosedError, DeadlineError, public_errors
 from logos_client.kernel_events import (
     HealthEvent,
     KernelEvent,
@@ -32,6 +31,9 @@ from logos_client.kernel_events import (
 )
 from logos_sockets import open_subscriber
 from logos_sockets.drain import DrainSocket
+
+if TYPE_CHECKING:  # which makes the feeds
+    from logos_client.kernel import KernelClient
 
 log = logging.getLogger(__name__)
 
@@ -45,39 +47,8 @@ _SUBSCRIBE_TIMEOUT: Final = 5.0
 #: Heartbeats that may be missing before the kernel is asked whether it is there.
 _MISSED: Final = 3
 _HWM: Final = 2_000
-
-
-class FeedHost(Protocol):
-    """What a feed needs from its `KernelClient`."""
-
-    replay_lock: asyncio.Lock
-    events_endpoint: str
-
-    @property
-    def instance(self) -> bytes:
-        """The kernel's instance id."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether the connection for requests is up."""
-
-    @property
-    def heartbeat(self) -> float:
-        """Seconds between heartbeats."""
-
-    async def answers(self) -> bool:
-        """Whether the kernel's control socket answers."""
-
-    async def ask(
-        self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
-    ) -> Reply:
-        """Make one request. Raises `IpcError`."""
-
-    async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
-        """Lease shards for the feed, renewed until `drop`. Raises `IpcError`."""
-
-    async def drop(self, feed: KernelFeed, shards: Sequence[int]) -> None:
-        """End the feed and release its leases."""
+#: How many of the header's fields stand before the payload in a `KernelMessage`.
+_BEFORE_PAYLOAD: Final = 5
 
 
 @dataclass(slots=True)
@@ -104,7 +75,7 @@ class KernelFeed:
 
     def __init__(
         self,
-        host: FeedHost,
+        host: KernelClient,
         *,
         streams: Mapping[bytes, str],
         shards: Sequence[int],
@@ -231,8 +202,7 @@ class KernelFeed:
             async with asyncio.timeout(timeout):
                 event = await self._next()
         except TimeoutError:
-            with public_errors():
-                raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
+            raise DeadlineError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
         if event is None:
             raise ClosedError
         return event
@@ -361,24 +331,8 @@ class KernelFeed:
     def _show(self, cursor: StreamCursor, event: Any, payload: bytes) -> None:
         if type(event) is MessageEvent:
             self.counters.received += 1
-            self.put(
-                KernelMessage(
-                    cursor.stream,
-                    event.instance,
-                    event.epoch,
-                    event.seq,
-                    event.time_ns,
-                    event.content_topic,
-                    payload,
-                    event.message_hash,
-                    event.timestamp,
-                    event.meta,
-                    event.ephemeral,
-                    event.version,
-                    event.proof,
-                    event.source,
-                )
-            )
+            before, behind = event[:_BEFORE_PAYLOAD], event[_BEFORE_PAYLOAD:]
+            self.put(KernelMessage._make((cursor.stream, *before, payload, *behind)))
         elif type(event) is not UnknownEvent:
             self.counters.received += 1
             self.put(HealthEvent(*event) if type(event) is wire.HealthEvent else PeerEvent(*event))

@@ -18,6 +18,7 @@ from ipc_schema.frames import Reply
 from ipc_schema.mapi import control as mapi_methods
 from ipc_schema.mapi.control import AppsReply, SendsReply
 from logos_client._arguments import control_endpoint
+from logos_client._calls import read_reply
 from logos_client._connection import RequestConnection
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
@@ -66,9 +67,7 @@ class ControlClient:
 
     async def health(self, *, timeout: float = CONTROL_TIMEOUT) -> ControlHealthReply:
         """Return whether the process is ready, its state, version, pid and uptime."""
-        reply = await self._ask(methods.HEALTH, timeout=timeout)
-        with public_errors():
-            return ControlHealthReply.from_body(reply.body)
+        return read_reply(ControlHealthReply, await self._ask(methods.HEALTH, timeout=timeout))
 
     async def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
         """Return the complete health report, including the process's own keys."""
@@ -76,21 +75,15 @@ class ControlClient:
 
     async def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
         """Return every counter and gauge of the process, with type and help text."""
-        reply = await self._ask(methods.METRICS, timeout=timeout)
-        with public_errors():
-            return MetricsReply.from_body(reply.body)
+        return read_reply(MetricsReply, await self._ask(methods.METRICS, timeout=timeout))
 
     async def apps(self, *, timeout: float = CONTROL_TIMEOUT) -> AppsReply:
         """The apps of a Messaging API: backlog, position, topics. A kernel refuses it (`unknown_method`)."""
-        reply = await self._ask(mapi_methods.APPS, timeout=timeout)
-        with public_errors():
-            return AppsReply.from_body(reply.body)
+        return read_reply(AppsReply, await self._ask(mapi_methods.APPS, timeout=timeout))
 
     async def sends(self, *, timeout: float = CONTROL_TIMEOUT) -> SendsReply:
         """The sends without a fate of all apps of a Messaging API, oldest first."""
-        reply = await self._ask(mapi_methods.SENDS, timeout=timeout)
-        with public_errors():
-            return SendsReply.from_body(reply.body)
+        return read_reply(SendsReply, await self._ask(mapi_methods.SENDS, timeout=timeout))
 
     async def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to exit; it does so after the reply."""
@@ -102,8 +95,7 @@ class ControlClient:
         """Change the log level of one logger or of all. Return the previous one."""
         body = methods.LogLevelRequest(level=level, logger=logger).to_body()
         reply = await self._ask(methods.LOG_LEVEL, body, timeout=timeout)
-        with public_errors():
-            return methods.LogLevelReply.from_body(reply.body).previous
+        return read_reply(methods.LogLevelReply, reply).previous
 
     async def _ask(self, method: str, body: dict[str, object] | None = None, *, timeout: float) -> Reply:
         self._home.check()

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, Self, TypeVar, get_args, overload
 
 import zmq
 
-from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import SeenPosition
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import PendingReply, StatusReply
@@ -36,13 +36,21 @@ from ipc_schema.names import check_name
 from ipc_schema.sizes import relay_frame_size, too_large_text
 from ipc_schema.topics import shard_topic
 from logos_client._arguments import as_bytes, as_text, as_topics, history_ms, messaging_endpoint
+from logos_client._calls import read_reply
 from logos_client._channels import ChannelMethods
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
 from logos_client._session import AppSession
 from logos_client._stream import Position
 from logos_client.events import Event
-from logos_client.exceptions import ClosedError, public_errors
+from logos_client.exceptions import (
+    BadRequestError,
+    ClosedError,
+    DeadlineError,
+    TooLargeError,
+    UnknownMethodError,
+    public_errors,
+)
 
 __all__ = ["DEFAULT_CREDIT", "AckMode", "MessagingClient"]
 
@@ -177,11 +185,10 @@ class MessagingClient(ChannelMethods):
         if history:
             body["history_ms"] = history_ms(history)
         reply = await self._ask(methods.SUBSCRIBE, body, timeout=timeout, repeat=True)
-        errors = self._read(methods.SubscribeReply, reply).errors
+        errors = read_reply(methods.SubscribeReply, reply).errors
         self._session.topics.update(topic for topic in wanted if topic not in errors)
         if isinstance(topics, str) and topics in errors:
-            with public_errors():
-                raise IpcError(ErrorCode.BAD_REQUEST, f"{topics}: {errors[topics]}")
+            raise BadRequestError(ErrorCode.BAD_REQUEST, f"{topics}: {errors[topics]}")
         return errors
 
     async def unsubscribe(
@@ -194,7 +201,7 @@ class MessagingClient(ChannelMethods):
         unwanted = as_topics(topics)
         reply = await self._ask(methods.UNSUBSCRIBE, {"topics": unwanted}, timeout=timeout)
         self._session.topics.difference_update(unwanted)
-        return self._read(methods.SubscribeReply, reply).errors
+        return read_reply(methods.SubscribeReply, reply).errors
 
     async def subscriptions(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
         """Return the app's content topics."""
@@ -202,7 +209,7 @@ class MessagingClient(ChannelMethods):
         while True:
             body = {"after": found[-1]} if found else {}
             reply = await self._ask(methods.SUBSCRIPTIONS, body, timeout=timeout, repeat=True)
-            part = self._read(methods.SubscriptionsReply, reply)
+            part = read_reply(methods.SubscriptionsReply, reply)
             found += part.topics
             if not part.more or not part.topics:
                 return found
@@ -249,9 +256,8 @@ class MessagingClient(ChannelMethods):
             timestamp=timestamp,
         )
         if timestamp is not None and methods.FEATURE_SEND_TIMESTAMP not in self._greeting.features:
-            with public_errors():
-                what = f"{self.server} cannot send with a timestamp of the app's"
-                raise IpcError(ErrorCode.UNKNOWN_METHOD, what)
+            what = f"{self.server} cannot send with a timestamp of the app's"
+            raise UnknownMethodError(ErrorCode.UNKNOWN_METHOD, what)
         if len(data) > self.limits.max_payload:  # a smaller payload certainly fits
             self._check_size(request, data)
         await self._ask(methods.SEND, request.to_body(), [data], timeout=timeout, repeat=True)
@@ -269,8 +275,7 @@ class MessagingClient(ChannelMethods):
         if size > network.max_message_size or len(payload) > self.limits.blob_bytes:
             limit = too_large_text(network.max_message_size)
             what = f"{limit}: it takes {size} with a payload of {len(payload)}"
-            with public_errors():
-                raise IpcError(ErrorCode.TOO_LARGE, what)
+            raise TooLargeError(ErrorCode.TOO_LARGE, what)
 
     async def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
         """List the app's sends that are not final, oldest first (at most 1,000), and their number.
@@ -279,7 +284,7 @@ class MessagingClient(ChannelMethods):
         none.
         """
         body = methods.PendingRequest(name=name).to_body()
-        return self._read(PendingReply, await self._ask(methods.PENDING, body, timeout=timeout, repeat=True))
+        return read_reply(PendingReply, await self._ask(methods.PENDING, body, timeout=timeout, repeat=True))
 
     async def cancel(
         self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT
@@ -291,7 +296,7 @@ class MessagingClient(ChannelMethods):
         """
         request = methods.CancelRequest(request_id=as_bytes("request id", request_id, 16), name=name)
         reply = await self._ask(methods.CANCEL, request.to_body(), timeout=timeout)
-        return self._read(methods.CancelReply, reply).cancelled
+        return read_reply(methods.CancelReply, reply).cancelled
 
     async def ack(self, event: Event | Position | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Acknowledge everything up to an event of the stream; None: up to the last handled one.
@@ -310,7 +315,7 @@ class MessagingClient(ChannelMethods):
         topics: dict[str, str] = {}
         while True:
             body = {"after": max(topics)} if topics else {}
-            part = self._read(
+            part = read_reply(
                 StatusReply, await self._ask(methods.STATUS, body, timeout=timeout, repeat=True)
             )
             topics |= part.topics
@@ -324,7 +329,7 @@ class MessagingClient(ChannelMethods):
         MaxMessageSize, Build."""
         body = {} if ids is None else {"ids": list(ids)}
         reply = await self._ask(methods.NODE_INFO, body, timeout=timeout, repeat=True)
-        return self._read(methods.NodeInfoReply, reply).info
+        return read_reply(methods.NodeInfoReply, reply).info
 
     async def forget(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Delete a named app of the same user: its stream, its subscriptions, its position."""
@@ -355,8 +360,7 @@ class MessagingClient(ChannelMethods):
             async with asyncio.timeout(timeout):
                 event = await self._session.consumer.next()
         except TimeoutError:
-            with public_errors():
-                raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
+            raise DeadlineError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
         if event is None:
             raise ClosedError
         return event
