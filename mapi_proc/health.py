@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
-from ipc_schema.kernel.records import NodeHealth, ProtocolState
+from ipc_schema.kernel.records import NodeHealth, ProtocolState, TopicHealth
+from ipc_schema.mapi.methods import ConnectionStatus
 
 D_LOW: Final = 4
 EDGE_HEALTHY: Final = 2
@@ -23,22 +23,9 @@ MERGE_SECONDS: Final = 0.1
 """Transitions within this time are merged into one event."""
 
 
-class Connection(StrEnum):
-    DISCONNECTED = "Disconnected"
-    PARTIALLY_CONNECTED = "PartiallyConnected"
-    CONNECTED = "Connected"
-
-
-class TopicState(StrEnum):
-    UNHEALTHY = "UNHEALTHY"
-    MINIMALLY_HEALTHY = "MINIMALLY_HEALTHY"
-    SUFFICIENTLY_HEALTHY = "SUFFICIENTLY_HEALTHY"
-    NOT_SUBSCRIBED = "NOT_SUBSCRIBED"
-
-
 @dataclass(frozen=True, slots=True)
 class NodeConnectionState:
-    status: Connection
+    status: ConnectionStatus
     reason: str
     """Empty when connected; otherwise one short human-readable text."""
 
@@ -74,42 +61,39 @@ class NodeFacts:
 
 def connection_of(facts: NodeFacts) -> NodeConnectionState:
     if not facts.kernel_up:
-        return NodeConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
+        return NodeConnectionState(
+            ConnectionStatus.DISCONNECTED, facts.kernel_reason or "kernel is not reachable"
+        )
     if facts.edge is not None:
         return _edge_connection(facts.edge)
     if facts.relay_peers >= D_LOW:
-        return NodeConnectionState(Connection.CONNECTED, "")
+        return NodeConnectionState(ConnectionStatus.CONNECTED, "")
     if facts.relay_peers > 0:
         return NodeConnectionState(
-            Connection.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers"
+            ConnectionStatus.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers"
         )
     reason = "relay is off at the kernel: this needs mode edge" if facts.relay_off else "no relay peers"
-    return NodeConnectionState(Connection.DISCONNECTED, reason)
+    return NodeConnectionState(ConnectionStatus.DISCONNECTED, reason)
 
 
 def _edge_connection(peers: EdgePeers) -> NodeConnectionState:
     kinds = {"filter": peers.filter, "lightpush": peers.lightpush, "store": peers.store}
     lacking = [kind for kind, count in kinds.items() if count < 1]
     if lacking:
-        return NodeConnectionState(Connection.DISCONNECTED, f"no {' or '.join(lacking)} peers")
+        return NodeConnectionState(ConnectionStatus.DISCONNECTED, f"no {' or '.join(lacking)} peers")
     few = [f"{count} of {EDGE_HEALTHY} {kind} peers" for kind, count in kinds.items() if count < EDGE_HEALTHY]
     if few:
-        return NodeConnectionState(Connection.PARTIALLY_CONNECTED, ", ".join(few))
-    return NodeConnectionState(Connection.CONNECTED, "")
+        return NodeConnectionState(ConnectionStatus.PARTIALLY_CONNECTED, ", ".join(few))
+    return NodeConnectionState(ConnectionStatus.CONNECTED, "")
 
 
-def shard_health(facts: NodeFacts, shard: int) -> TopicState:
-    """Return the health of a shard that some app wants.
-
-    nwaku's rule: 0, 1-3, >= 4 mesh peers; on an edge node 0, 1, >= 2 peers that push it.
-    """
+def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
+    """Return the health of a shard that some app wants, by its mesh peers or the peers that push it."""
+    if not facts.kernel_up:
+        return TopicHealth.UNHEALTHY
     if facts.edge is not None:
-        peers, enough = facts.edge.pushing.get(shard, 0), EDGE_HEALTHY
-    else:
-        peers, enough = (facts.mesh_peers or {}).get(shard, 0), D_LOW
-    if peers < 1 or not facts.kernel_up:
-        return TopicState.UNHEALTHY
-    return TopicState.MINIMALLY_HEALTHY if peers < enough else TopicState.SUFFICIENTLY_HEALTHY
+        return TopicHealth.of_filter(facts.edge.pushing.get(shard, 0))
+    return TopicHealth.of_mesh((facts.mesh_peers or {}).get(shard, 0))
 
 
 _RELAY: Final = "Relay"
@@ -150,51 +134,43 @@ class HealthTransition:
     apps of."""
 
     def __init__(self) -> None:
-        self.notified = NodeConnectionState(Connection.DISCONNECTED, "starting")
-        self._notified_shards: dict[int, TopicState] = {}
-        self._facts = NodeFacts(kernel_up=False, kernel_reason="starting")
-        self._wanted: frozenset[int] = frozenset()
-        self._settle_at: float | None = None
-
-    @property
-    def settle_at(self) -> float | None:
+        self.notified = NodeConnectionState(ConnectionStatus.DISCONNECTED, "starting")
+        self._notified_shards: dict[int, TopicHealth] = {}
+        self.facts = NodeFacts(kernel_up=False, kernel_reason="starting")
+        self.settle_at: float | None = None
         """When `settle` is due, on the clock given to `update`; None if nothing is pending."""
-        return self._settle_at
-
-    @property
-    def facts(self) -> NodeFacts:
-        return self._facts
+        self._wanted: frozenset[int] = frozenset()
 
     def connection(self) -> NodeConnectionState:
         """Return the status as of the newest facts, whether apps were notified of it or not."""
-        return connection_of(self._facts)
+        return connection_of(self.facts)
 
-    def shard(self, shard: int) -> TopicState:
-        return shard_health(self._facts, shard)
+    def shard(self, shard: int) -> TopicHealth:
+        return shard_health(self.facts, shard)
 
     def update(self, facts: NodeFacts, wanted: frozenset[int], now: float) -> None:
         """Take new facts, or a new set of wanted shards."""
-        self._facts = facts
+        self.facts = facts
         self._wanted = wanted
-        if self._settle_at is None and self._differs():
-            self._settle_at = now + MERGE_SECONDS
+        if self.settle_at is None and self._differs():
+            self.settle_at = now + MERGE_SECONDS
 
     def _differs(self) -> bool:
-        if connection_of(self._facts).status != self.notified.status:
+        if connection_of(self.facts).status != self.notified.status:
             return True
-        current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
+        current = {shard: shard_health(self.facts, shard) for shard in self._wanted}
         return current != self._notified_shards
 
-    def settle(self, now: float) -> tuple[NodeConnectionState | None, dict[int, TopicState]]:
+    def settle(self, now: float) -> tuple[NodeConnectionState | None, dict[int, TopicHealth]]:
         """Return what changed since the last settling: the connection (or None) and the shards whose health
         changed."""
-        if self._settle_at is None or now < self._settle_at:
+        if self.settle_at is None or now < self.settle_at:
             return None, {}
-        self._settle_at = None
-        connection = connection_of(self._facts)
+        self.settle_at = None
+        connection = connection_of(self.facts)
         changed = connection if connection.status != self.notified.status else None
         self.notified = connection
-        current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
+        current = {shard: shard_health(self.facts, shard) for shard in self._wanted}
         shards = {
             shard: health for shard, health in current.items() if self._notified_shards.get(shard) != health
         }

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ipc_schema.control import MetricsReply
+from ipc_schema.mapi.methods import ConnectionStatus
 from ipc_schema.metric_samples import PROCESS, Family, Sample, families_of
 from logos_process import logs
 from logos_process.figures import own_figures
 from mapi_proc.database import DatabaseState
-from mapi_proc.health import Connection
 
 _FAMILIES: Final[Mapping[str, Family]] = {
     "version": Family("gauge", "1, with the version of the program as label."),
@@ -68,7 +68,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
 def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     """Convert the body of control's `health` into samples, names without prefix."""
     yield "version", {"version": health["version"]}, 1
-    for status in Connection:
+    for status in ConnectionStatus:
         yield "messaging_connection", {"status": str(status)}, health["connection"] == status
     yield "messaging_ready", {}, health["ready"]
     yield "messaging_resyncing", {}, health["resyncing"]

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from ipc_schema.kernel.records import TopicHealth
 from ipc_schema.mapi.event_codec import pack_fields
 from ipc_schema.mapi.events import AppEventKind
 from ipc_schema.mapi.methods import StatusReply
 from ipc_schema.mapi.paging import topic_page
 from mapi_proc.apps import App, AppRegistry
-from mapi_proc.health import HealthTransition, NodeFacts, TopicState
+from mapi_proc.health import HealthTransition, NodeFacts
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
@@ -98,7 +99,7 @@ class StatusNotifier:
     def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> int:
         return stream.append(kind, now, fields, b"", self._turn.batch)
 
-    def _append_health(self, stream: AppStream, topics: Iterable[str], health: TopicState, now: int) -> None:
+    def _append_health(self, stream: AppStream, topics: Iterable[str], health: TopicHealth, now: int) -> None:
         for topic in topics:
             fields = pack_fields(topic, str(health))
             self._append(stream, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, fields)

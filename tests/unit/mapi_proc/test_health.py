@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from ipc_schema.kernel.records import TopicHealth
+from ipc_schema.mapi.methods import ConnectionStatus as Connection
 from mapi_proc.health import (
     MERGE_SECONDS,
-    Connection,
     EdgePeers,
     HealthTransition,
     NodeConnectionState,
     NodeFacts,
-    TopicState,
     connection_of,
     shard_health,
 )
@@ -33,12 +33,12 @@ def test_a_kernel_that_is_down_is_disconnected_with_the_reason() -> None:
 
 @pytest.mark.parametrize(
     ("mesh", "health"),
-    [(0, TopicState.UNHEALTHY), (1, TopicState.MINIMALLY_HEALTHY), (3, TopicState.MINIMALLY_HEALTHY),
-     (4, TopicState.SUFFICIENTLY_HEALTHY)],
+    [(0, TopicHealth.UNHEALTHY), (1, TopicHealth.MINIMALLY_HEALTHY), (3, TopicHealth.MINIMALLY_HEALTHY),
+     (4, TopicHealth.SUFFICIENTLY_HEALTHY)],
 )  # fmt: skip
-def test_shard_health_by_mesh_peers(mesh: int, health: TopicState) -> None:
+def test_shard_health_by_mesh_peers(mesh: int, health: TopicHealth) -> None:
     assert shard_health(NodeFacts(kernel_up=True, mesh_peers={7: mesh}), 7) is health
-    assert shard_health(NodeFacts(kernel_up=False, mesh_peers={7: mesh}), 7) is TopicState.UNHEALTHY
+    assert shard_health(NodeFacts(kernel_up=False, mesh_peers={7: mesh}), 7) is TopicHealth.UNHEALTHY
 
 
 def test_transitions_within_the_merge_time_become_one() -> None:
@@ -50,7 +50,7 @@ def test_transitions_within_the_merge_time_become_one() -> None:
     connection, shards = transition.settle(MERGE_SECONDS)
     assert connection is not None
     assert connection.status is Connection.CONNECTED
-    assert shards == {1: TopicState.SUFFICIENTLY_HEALTHY}
+    assert shards == {1: TopicHealth.SUFFICIENTLY_HEALTHY}
     assert transition.settle_at is None
 
 
@@ -65,7 +65,7 @@ def test_a_newly_wanted_shard_is_reported_once() -> None:
     transition = HealthTransition()
     facts = NodeFacts(kernel_up=True, relay_peers=0, mesh_peers={2: 1})
     transition.update(facts, frozenset({2}), 0.0)
-    assert transition.settle(1.0) == (None, {2: TopicState.MINIMALLY_HEALTHY})
+    assert transition.settle(1.0) == (None, {2: TopicHealth.MINIMALLY_HEALTHY})
     transition.update(facts, frozenset({2}), 2.0)
     assert transition.settle_at is None
 
@@ -95,14 +95,14 @@ def test_connection_of_an_edge_node(peers: tuple[int, int, int], status: Connect
 def test_relay_peers_count_for_nothing_on_an_edge_node() -> None:
     facts = NodeFacts(kernel_up=True, relay_peers=9, mesh_peers={1: 9}, edge=EdgePeers())
     assert connection_of(facts).status is Connection.DISCONNECTED
-    assert shard_health(facts, 1) is TopicState.UNHEALTHY
+    assert shard_health(facts, 1) is TopicHealth.UNHEALTHY
 
 
 @pytest.mark.parametrize(
     ("pushing", "health"),
-    [(0, TopicState.UNHEALTHY), (1, TopicState.MINIMALLY_HEALTHY), (2, TopicState.SUFFICIENTLY_HEALTHY),
-     (3, TopicState.SUFFICIENTLY_HEALTHY)],
+    [(0, TopicHealth.UNHEALTHY), (1, TopicHealth.MINIMALLY_HEALTHY), (2, TopicHealth.SUFFICIENTLY_HEALTHY),
+     (3, TopicHealth.SUFFICIENTLY_HEALTHY)],
 )  # fmt: skip
-def test_shard_health_by_filter_peers(pushing: int, health: TopicState) -> None:
+def test_shard_health_by_filter_peers(pushing: int, health: TopicHealth) -> None:
     assert shard_health(edge(2, 2, 2, s7=pushing), 7) is health
-    assert shard_health(edge(2, 2, 2), 7) is TopicState.UNHEALTHY
+    assert shard_health(edge(2, 2, 2), 7) is TopicHealth.UNHEALTHY
