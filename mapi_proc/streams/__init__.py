@@ -4,23 +4,19 @@ Both implement `AppStream`: append on one side; attach, grant, ack, pump, detach
 gets which event is decided elsewhere (`mapi_proc.receive`, `mapi_proc.send`).
 """
 
-from mapi_proc.streams.durable import DurableStream, PageReader
+from mapi_proc.streams.durable import DurableStream
 from mapi_proc.streams.ephemeral import EphemeralStream
 from mapi_proc.streams.fanout import append_to_all
-from mapi_proc.streams.limits import AppStreamCounters, CacheBudget, DurableLimits, EphemeralLimits
-from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer, EventSender
+from mapi_proc.streams.limits import CacheBudget, DurableLimits, EphemeralLimits
+from mapi_proc.streams.stream import AckRefusedError, AppStream
 
 __all__ = [
     "AckRefusedError",
     "AppStream",
-    "AppStreamCounters",
     "CacheBudget",
-    "Defer",
     "DurableLimits",
     "DurableStream",
     "EphemeralLimits",
     "EphemeralStream",
-    "EventSender",
-    "PageReader",
     "append_to_all",
 ]

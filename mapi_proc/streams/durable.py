@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from mapi_proc.database import AppRecord, Batch, JournalEntry, JournalExtent
 from mapi_proc.streams.extents import Extents
@@ -24,20 +24,8 @@ _ENTRY_OVERHEAD: Final = 256
 """Approximate bytes of memory per event besides its frames."""
 
 
-class PageReader(Protocol):
-    """The type of `Database.read_page`."""
-
-    def __call__(
-        self,
-        app_id: int,
-        after: int,
-        up_to: int,
-        max_bytes: int,
-        max_events: int,
-        done: Callable[[list[JournalEntry]], None],
-        /,
-    ) -> None:
-        """Read events and call `done` later (never before returning)."""
+PageReader = Callable[[int, int, int, int, int, Callable[[list[JournalEntry]], None]], None]
+"""The type of `Database.read_page`, which calls back later (never before returning)."""
 
 
 class DurableStream(AppStream):
@@ -107,7 +95,6 @@ class DurableStream(AppStream):
         batch.journal(self.app_id, seq, dated, header, payload, payload_id)
         batch.listeners[self] = seq
         self.last_seq = seq
-        self.counters.appended += 1
         cost = len(header) + len(payload)
         if self._send is not None:
             self._tail.append((seq, header, payload))
@@ -119,7 +106,8 @@ class DurableStream(AppStream):
                 self._forget_first()
         self._extents.add(seq, cost, dated)
         if self._extents.total > self.limits.max_bytes:
-            self._drop(*self._extents.shrink(self.limits.max_bytes), time_ns, "bytes", batch)
+            last, _ = self._extents.shrink(self.limits.max_bytes)
+            self._drop(last, time_ns, "bytes", batch)
         return seq
 
     def note_delivered(self, message_hash: bytes) -> None:
@@ -137,18 +125,18 @@ class DurableStream(AppStream):
     def shrink(self, max_bytes: int, now: int, batch: Batch) -> int:
         """Drop the oldest events until about `max_bytes` are left. Return the bytes freed."""
         last, freed = self._extents.shrink(max(0, max_bytes))
-        self._drop(last, freed, now, "bytes", batch)
+        self._drop(last, now, "bytes", batch)
         return freed
 
     def expire(self, now: int, batch: Batch) -> None:
         """Drop events older than the age bound. `now` is the wall clock's."""
-        self._drop(*self._extents.expire(self._date(now) - self.limits.max_age), now, "age", batch)
+        self._drop(self._extents.expire(self._date(now) - self.limits.max_age), now, "age", batch)
 
-    def _drop(self, last: int, size: int, now: int, reason: str, batch: Batch) -> None:
-        if last <= max(self.acked, self.dropped):
-            return
+    def _drop(self, last: int, now: int, reason: str, batch: Batch) -> None:
         count = last - max(self.acked, self.dropped)
-        self._note_dropped(last, count, size, now, reason)
+        if count <= 0:
+            return
+        self._note_dropped(last, count, now, reason)
         batch.drop(self.app_id, last, now, reason)
         batch.listeners.setdefault(self, self._committed)  # the app is notified once it is on disk
 
@@ -227,11 +215,10 @@ class DurableStream(AppStream):
     def _note_hole(self, last: int) -> None:
         first = self._sent + 1
         log.error("app %d: events %d to %d are not in the journal", self.app_id, first, last)
-        self._note_dropped(last, last - self._sent, 0, self.drop_time, "lost")
+        self._note_dropped(last, last - self._sent, self.drop_time, "lost")
 
     def _page_read(self, connection: int, after: int, entries: list[JournalEntry]) -> None:
         self._reading = False
-        self.counters.pages_read += 1
         if connection == self._connection:
             if not entries and self._sent == after:
                 return  # A failed read: the next pump tries again (an immediate retry would loop).

@@ -39,7 +39,6 @@ class EphemeralStream(AppStream):
         seq = self.last_seq + 1
         header = self._encode(seq, kind, time_ns, fields)
         self.last_seq = seq
-        self.counters.appended += 1
         cost = len(header) + len(payload)
         send = self._send
         if (
@@ -51,8 +50,6 @@ class EphemeralStream(AppStream):
             # `_count_sent`, written out: this is the hot path.
             self._sent = seq
             self._spent += cost
-            self.counters.sent += 1
-            self.counters.sent_bytes += cost
             return seq
         self._waiting.append((seq, header, payload))
         self.waiting_bytes += cost
@@ -94,14 +91,12 @@ class EphemeralStream(AppStream):
 
     def _shrink(self, now: int) -> None:
         reason = "bytes" if self.waiting_bytes > self.limits.max_bytes else "count"
-        last = count = size = 0
+        last = count = 0
         while len(self._waiting) > 1 and (
             self.waiting_bytes > self.limits.max_bytes or len(self._waiting) > self.limits.max_events
         ):
             last, header, payload = self._waiting.popleft()
-            cost = len(header) + len(payload)
-            self.waiting_bytes -= cost
+            self.waiting_bytes -= len(header) + len(payload)
             count += 1
-            size += cost
         if count:
-            self._note_dropped(last, count, size, now, reason)
+            self._note_dropped(last, count, now, reason)

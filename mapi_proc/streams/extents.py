@@ -64,11 +64,11 @@ class Extents:
             last, freed = run.last, freed + run.cost
         return last, freed
 
-    def expire(self, before: int) -> tuple[int, int]:
-        """Drop runs in which every event is older than `before`. Returns the same as `shrink`."""
-        last, freed = 0, 0
+    def expire(self, before: int) -> int:
+        """Drop runs in which every event is older than `before`. Return the last seq dropped (0: none)."""
+        last = 0
         while self._runs and self._runs[0].newest < before:
             run = self._runs.popleft()
             self.total -= run.cost
-            last, freed = run.last, freed + run.cost
-        return last, freed
+            last = run.last
+        return last

@@ -44,15 +44,3 @@ class CacheBudget:
 
     limit: int = 64 << 20
     used: int = 0
-
-
-@dataclass(slots=True)
-class AppStreamCounters:
-    """Totals of one stream since it is in memory."""
-
-    appended: int = 0
-    sent: int = 0
-    sent_bytes: int = 0
-    dropped: int = 0
-    dropped_bytes: int = 0
-    pages_read: int = 0

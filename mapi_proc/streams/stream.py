@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.mapi.event_codec import AppEventEncoder, encode_app_event, pack_fields
 from ipc_schema.mapi.events import AppEventKind
 from mapi_proc.database import Batch
-from mapi_proc.streams.limits import AppStreamCounters
 
 PUMP_EVENTS: Final = 256
 """Most events sent before other streams get their turn."""
@@ -31,14 +30,9 @@ Defer = Callable[[Callable[[], None]], object]
 """Schedules a call: an event loop's `call_soon`."""
 
 
-class EventSender(Protocol):
-    """A connection's send function.
-
-    False: not taken (its queue is full, or the peer is gone); `pump` when it is writable.
-    """
-
-    def __call__(self, header: bytes, payload: bytes, /) -> bool:
-        """Send one event."""
+EventSender = Callable[[bytes, bytes], bool]
+"""Sends one event (header, payload). False: not taken (the connection's queue is full, or the peer is gone);
+`pump` when it is writable."""
 
 
 class AckRefusedError(ValueError):
@@ -63,7 +57,7 @@ class AppStream(ABC):
         self.dropped = 0
         self.drop_time = 0
         self.drop_reason = ""
-        self.counters = AppStreamCounters()
+        self.events_dropped = 0
         self._encode = AppEventEncoder(stream_id).encode
         self._defer = defer
         self._deferred = False
@@ -109,16 +103,6 @@ class AppStream(ABC):
         self._encode = AppEventEncoder(stream_id).encode
 
     # --- the connection -------------------------------------------------------------------------------------
-
-    @property
-    def attached(self) -> bool:
-        """True while a connection is attached."""
-        return self._send is not None
-
-    @property
-    def credit_open(self) -> bool:
-        """True if the attached app has credit left for another event."""
-        return self._send is not None and self._spent < self._credit
 
     def attach(self, send: EventSender, credit: int = 0) -> None:
         """Start with a connection, replacing any other: credit is reset, delivery starts after the last
@@ -191,15 +175,12 @@ class AppStream(ABC):
     def _count_sent(self, seq: int, cost: int) -> None:
         self._sent = max(self._sent, seq)
         self._spent += cost
-        self.counters.sent += 1
-        self.counters.sent_bytes += cost
 
-    def _note_dropped(self, last: int, count: int, size: int, time: int, reason: str) -> None:
+    def _note_dropped(self, last: int, count: int, time: int, reason: str) -> None:
         self.dropped = last
         self.drop_time = time
         self.drop_reason = reason
-        self.counters.dropped += count
-        self.counters.dropped_bytes += size
+        self.events_dropped += count
 
     def _dropped_event(self) -> tuple[int, bytes, bytes] | None:
         fields = pack_fields(self._sent + 1, self.dropped, self.drop_reason)

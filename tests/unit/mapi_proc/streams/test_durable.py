@@ -214,7 +214,7 @@ def test_the_bound_on_the_bytes() -> None:
         assert world.stream.stored_bytes <= 6400
     kept = world.journal.rows()
     assert len(kept) == 5
-    assert world.stream.counters.dropped == 95
+    assert world.stream.events_dropped == 95
     connection = Connection()
     world.stream.attach(connection, MUCH)
     world.journal.read()
