@@ -31,7 +31,7 @@ from mapi_proc.kernel_listener import Concerned, KernelListener
 from mapi_proc.network import CurrentNetwork, NetworkKeeper
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
-from mapi_proc.receive.catchup import CatchUp, CatchUpHooks, catch_up_policy
+from mapi_proc.receive.catchup import CatchUp, CatchUpHooks
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.delivered import DeliveredMessages
 from mapi_proc.receive.delivered_bounds import DeliveredCount
@@ -134,7 +134,7 @@ class Parts:
         self._peers = ServicePeers(clocks.running, random.random)
         stores = self._stores = StoreHistory(link, self._peers, lambda: self.network.cluster)
         self.catchup = CatchUp(
-            catch_up_policy(config.messages.catch_up),
+            config.messages.catch_up,
             stores,
             clock=clocks.running,
             steady=steady,

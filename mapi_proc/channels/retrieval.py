@@ -8,7 +8,8 @@ from typing import Final
 
 from mapi_proc.channels.events import RetrieveMessages
 from mapi_proc.channels.host import ChannelHost
-from mapi_proc.receive.fetching import HASHES_A_QUERY, Store
+from mapi_proc.receive.fetching import HASHES_A_QUERY
+from mapi_proc.receive.stores import StorePeer
 
 _HASH: Final = 32
 _AT_ONCE: Final = 4
@@ -21,7 +22,7 @@ class Retrieval:
 
     def __init__(
         self,
-        stores: Callable[[int], Sequence[Store]],
+        stores: Callable[[int], Sequence[StorePeer]],
         shard_of: Callable[[str], int | None],
         spawn: Callable[[asyncio.Task[None]], object],
     ) -> None:
@@ -65,7 +66,7 @@ class Retrieval:
             if not missing or host.closed:
                 return
             self.asked += 1
-            for stored in await store.messages(shard, missing) or ():
+            for stored in await store.messages(missing) or ():
                 if stored.message.content_topic == topic:
                     self.found += 1
                     missing.remove(stored.message_hash)

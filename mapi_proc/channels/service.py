@@ -57,7 +57,7 @@ from mapi_proc.database import (
 from mapi_proc.database.records import DamagedError
 from mapi_proc.disk import Disk
 from mapi_proc.network import AppNetwork, CurrentNetwork
-from mapi_proc.receive.fetching import FetchedHistory
+from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.service import SendService
 from mapi_proc.shards import FollowedShards
 from mapi_proc.streams import AppStream
@@ -83,7 +83,7 @@ class Surroundings(NamedTuple):
     table: SubscriptionTable[AppStream]
     shards: FollowedShards
     network: CurrentNetwork
-    stores: FetchedHistory
+    stores: StoreHistory
     sends: SendService
     clocks: Clocks
     steady: SteadyClock

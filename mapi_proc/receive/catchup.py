@@ -19,7 +19,7 @@ another store that the node knows is away, the gap stays open for up to `LATE_S`
 when it returns.
 
 The shard's good moment on disk stays before the oldest open gap, so that a restart asks again for what was
-not recovered. Whether to catch up at all is a policy.
+not recovered. Whether to catch up at all is the option `catch-up`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.kernel.store import StoredMessage
 from mapi_proc.kernel_link.tracker import Missed
-from mapi_proc.receive.fetching import FetchedHistory, Store, fetch
+from mapi_proc.receive.fetching import fetch
+from mapi_proc.receive.stores import StoreHistory, StorePeer
 from mapi_proc.receive.witnesses import witnessed
 from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 
@@ -58,57 +59,6 @@ _SPANS: Final = 8
 """Most spans of one gap that are vouched for separately; further ones are merged."""
 MAX_GAPS: Final = 64
 """Most open gaps of one shard; further ones are folded into the newest."""
-
-
-class CatchUpStores(FetchedHistory, Protocol):
-    """The connected stores, and whether there are others."""
-
-    async def away(self, shard: int, now_s: float) -> bool:
-        """Return whether a store that was connected of late is not connected now."""
-
-
-class CatchUpPolicy(Protocol):
-    """Decides when to ask stores for possibly missed messages."""
-
-    @property
-    def period(self) -> float | None:
-        """Seconds between periodic rounds; None for no such rounds."""
-
-    def wants(self, shard: int, missed: Missed) -> bool:
-        """Return whether to recover this gap."""
-
-
-class OnGap:
-    """Recover every gap, and nothing else (the default)."""
-
-    period: float | None = None
-
-    def wants(self, shard: int, missed: Missed) -> bool:  # noqa: ARG002
-        return True
-
-
-class Periodic(OnGap):
-    """Recover every gap, and at intervals the time since the last round."""
-
-    def __init__(self, period: float) -> None:
-        self.period = period
-
-
-class Never:
-    """Report gaps without recovering them."""
-
-    period: float | None = None
-
-    def wants(self, shard: int, missed: Missed) -> bool:  # noqa: ARG002
-        return False
-
-
-def catch_up_policy(setting: str | float) -> CatchUpPolicy:
-    """Return the policy of the option `catch-up`: `on-gap`, `never`, or the seconds between periodic
-    rounds."""
-    if setting == "never":
-        return Never()
-    return OnGap() if isinstance(setting, str) else Periodic(setting)
 
 
 @dataclass(slots=True, eq=False)
@@ -162,17 +112,20 @@ class CatchUp:
 
     def __init__(
         self,
-        policy: CatchUpPolicy,
-        history: CatchUpStores,
+        setting: str | float,
+        history: StoreHistory,
         *,
         clock: Callable[[], float],
         steady: Callable[[], int],
         label: Callable[[int], int],
         hooks: CatchUpHooks,
     ) -> None:
-        """`steady` is the current instant and `label(instant)` its wall-clock time, which stores use (both
-        ns)."""
-        self._policy = policy
+        """`setting`: `on-gap`, `never`, or the seconds between rounds that are made besides (`catch-up`).
+
+        `steady` is the current instant and `label(instant)` its wall-clock time, which stores use (both ns).
+        """
+        self._recovers = setting != "never"
+        self._period = None if isinstance(setting, str) else setting
         self._history = history
         self._clock = clock
         self._now_ns = steady
@@ -189,12 +142,12 @@ class CatchUp:
         return len(self._gaps)
 
     def add(self, shard: int, missed: Missed) -> None:
-        """Add a gap. If the policy does not want it recovered, notify apps at once."""
+        """Add a gap. If gaps are not to be recovered, notify apps at once."""
         log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
         self.found += 1
         span = missed.from_ns, missed.to_ns
         gap = Gap(shard, *span, missed.reason, self._clock(), [span], missed.suspected)
-        if not self._policy.wants(shard, missed):
+        if not self._recovers:
             self._notify(gap)
             return
         gap.next_attempt = gap.since
@@ -240,13 +193,12 @@ class CatchUp:
         for gap in self._gaps:
             if not gap.recovered and now - gap.since >= (DOUBT_NOTIFY_S if gap.doubtful else PATIENCE_S):
                 self._notify(gap)
-        period = self._policy.period
-        if period is None:
+        if self._period is None:
             return
         now_ns = self._now_ns()
         for shard in shards:
             last = self._rounds.setdefault(shard, now_ns)
-            if now_ns - last >= period * 1e9 and not any(gap.shard == shard for gap in self._gaps):
+            if now_ns - last >= self._period * 1e9 and not any(gap.shard == shard for gap in self._gaps):
                 self._rounds[shard] = now_ns
                 self._gaps.add(Gap(shard, last, now_ns, "periodic", now, next_attempt=now, scheduled=True))
 
@@ -283,7 +235,7 @@ class CatchUp:
             await self._recover(gap, returned)
         return await self._wait_for_stores(gap)
 
-    def _unasked(self, gap: Gap) -> list[Store]:
+    def _unasked(self, gap: Gap) -> list[StorePeer]:
         return [store for store in self._history.stores(gap.shard) if store.name not in gap.asked]
 
     async def _wait_for_stores(self, gap: Gap) -> WorkVerdict:
@@ -311,22 +263,21 @@ class CatchUp:
         self._notify(gap)
         return self._close(gap)
 
-    async def _vouched(self, gap: Gap, span: tuple[int, int], stores: Sequence[Store]) -> bool:
+    async def _vouched(self, gap: Gap, span: tuple[int, int], stores: Sequence[StorePeer]) -> bool:
         """Return whether a store was there at the time."""
         start, end = span
         age = (self._now_ns() - start) / 1e9
         return not self._hooks.topics_on(gap.shard) or await witnessed(
-            stores, gap.shard, self._label(start), self._label(end), age
+            stores, self._label(start), self._label(end), age
         )
 
-    async def _recover(self, gap: Gap, stores: Sequence[Store] | None = None) -> list[Store] | None:
+    async def _recover(self, gap: Gap, stores: Sequence[StorePeer] | None = None) -> list[StorePeer] | None:
         """Query these stores, or all. Return those that answered; None if none did."""
         topics = self._hooks.topics_on(gap.shard)
         if not topics:
             return []
         answered = await fetch(
             self._history.stores(gap.shard) if stores is None else stores,
-            gap.shard,
             topics,
             self._label(gap.from_ns) - OVERLAP_NS,
             self._label(gap.to_ns) + AFTER_NS,

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.kernel.store import StoredMessage
+from mapi_proc.receive.stores import StorePeer
 
 TOPICS_A_QUERY: Final = 10
 """Most content topics in one query: what servers accept (nwaku, go-waku)."""
@@ -27,36 +28,6 @@ _CLAIM_S: Final = 3.0
 """How long to wait for a body requested from another store before requesting it from this one too."""
 
 
-class Store(Protocol):
-    """One connected store peer, queried through the kernel. A result of None means no complete answer."""
-
-    @property
-    def name(self) -> str:
-        """Return what identifies this store, even after a reconnect."""
-
-    @property
-    def connected(self) -> float:
-        """Return for how many seconds it has been connected without a break."""
-
-    async def hashes(
-        self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
-    ) -> list[bytes] | None:
-        """Return the hashes of all messages of these content topics in that time span."""
-
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        """Return those of these messages (at most `HASHES_A_QUERY`) that it has."""
-
-    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
-        """Count the shard's messages in that time span, whatever their topic; stop at `most`."""
-
-
-class FetchedHistory(Protocol):
-    """Access to the connected stores."""
-
-    def stores(self, shard: int) -> Sequence[Store]:
-        """Return the stores to query about a shard now: a bounded number, best first."""
-
-
 def chunked(topics: Iterable[str]) -> list[list[str]]:
     """Split content topics into groups that servers accept."""
     ordered = sorted(topics)
@@ -64,8 +35,7 @@ def chunked(topics: Iterable[str]) -> list[list[str]]:
 
 
 async def fetch(
-    stores: Sequence[Store],
-    shard: int,
+    stores: Sequence[StorePeer],
     topics: Iterable[str],
     start_ns: int,
     end_ns: int,
@@ -74,7 +44,7 @@ async def fetch(
     wanted: Callable[[bytes], bool],
     deliver: Callable[[StoredMessage], None],
     lag: float = LAG_S,
-) -> list[Store]:
+) -> list[StorePeer]:
     """Deliver every message in that time span that is `wanted` (by hash), oldest first within a page.
 
     `room()` returns when more can be taken. Return the stores that answered completely; what the others
@@ -83,12 +53,11 @@ async def fetch(
     portions = chunked(topics)
     shared = _Shared(room, wanted, deliver, min(_CLAIM_S, lag))
     tasks = {
-        asyncio.ensure_future(_read(store, shard, portions, (start_ns, end_ns), shared)): store
-        for store in stores
+        asyncio.ensure_future(_read(store, portions, (start_ns, end_ns), shared)): store for store in stores
     }
     loop = asyncio.get_running_loop()
     began, until = loop.time(), None
-    answered: set[Store] = set()
+    answered: set[StorePeer] = set()
     pending = set(tasks)
     try:
         while pending:
@@ -126,13 +95,13 @@ class _Shared:
         self.claimed: set[bytes] = set()
         self._released = asyncio.Condition()
 
-    async def bodies(self, store: Store, shard: int, missing: list[bytes]) -> bool:
+    async def bodies(self, store: StorePeer, missing: list[bytes]) -> bool:
         """Deliver what the store has of these. Return False if it did not answer."""
         if not missing:
             return True
         self.claimed.update(missing)
         try:
-            found = await store.messages(shard, missing)
+            found = await store.messages(missing)
         finally:
             self.claimed.difference_update(missing)
         if found is not None:
@@ -152,13 +121,11 @@ class _Shared:
             pass  # the other store hangs
 
 
-async def _read(
-    store: Store, shard: int, portions: list[list[str]], time: tuple[int, int], shared: _Shared
-) -> bool:
+async def _read(store: StorePeer, portions: list[list[str]], time: tuple[int, int], shared: _Shared) -> bool:
     """Read one store. Return False if it did not answer completely."""
     left: list[bytes] = []
     for portion in portions:
-        hashes = await store.hashes(shard, portion, *time)
+        hashes = await store.hashes(portion, *time)
         if hashes is None:
             return False
         unknown = [digest for digest in hashes if shared.wanted(digest)]
@@ -166,15 +133,13 @@ async def _read(
             await shared.room()
             wanted = [digest for digest in unknown[at : at + HASHES_A_QUERY] if shared.wanted(digest)]
             left += [digest for digest in wanted if digest in shared.claimed]
-            if not await shared.bodies(
-                store, shard, [digest for digest in wanted if digest not in shared.claimed]
-            ):
+            if not await shared.bodies(store, [digest for digest in wanted if digest not in shared.claimed]):
                 return False
     if any(map(shared.wanted, left)):
         await shared.wait_for(left)
     for at in range(0, len(left), HASHES_A_QUERY):
         await shared.room()
         wanted = [digest for digest in left[at : at + HASHES_A_QUERY] if shared.wanted(digest)]
-        if not await shared.bodies(store, shard, wanted):
+        if not await shared.bodies(store, wanted):
             return False
     return True

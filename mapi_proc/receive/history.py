@@ -15,7 +15,8 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.store import StoredMessage
 from mapi_proc.database import WantedHistory
 from mapi_proc.receive.catchup import AFTER_NS, OVERLAP_NS
-from mapi_proc.receive.fetching import FetchedHistory, fetch
+from mapi_proc.receive.fetching import fetch
+from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
@@ -40,7 +41,7 @@ class HistoryJobs:
 
     def __init__(
         self,
-        history: FetchedHistory,
+        history: StoreHistory,
         turn: Turn,
         *,
         clock: Callable[[], float],
@@ -135,7 +136,6 @@ class HistoryJobs:
 
             answered = await fetch(
                 self._history.stores(job.shard),
-                job.shard,
                 topics,
                 since,
                 job.end + AFTER_NS,

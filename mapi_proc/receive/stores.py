@@ -19,7 +19,6 @@ from ipc_schema.kernel.store import (
 from ipc_schema.topics import shard_topic
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
-from mapi_proc.receive.fetching import Store
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +35,15 @@ _MOST_HASHES: Final = 200_000
 
 
 class StoreHistory:
-    """Implements `FetchedHistory`."""
+    """The connected stores, and those that are away."""
 
     def __init__(self, link: KernelLink, peers: ServicePeers, cluster: Callable[[], int]) -> None:
         self._link = link
         self._peers = peers
         self._cluster = cluster
 
-    def stores(self, shard: int) -> list[Store]:
-        """Return the stores that are connected and not backing off."""
+    def stores(self, shard: int) -> list[StorePeer]:
+        """Return the stores to query about a shard now: connected and not backing off, best first."""
         topic = shard_topic(self._cluster(), shard)
         return [
             StorePeer(self._link, self._peers, peer, topic)
@@ -80,40 +79,32 @@ class StoreHistory:
 
 
 class StorePeer:
-    """One store peer. Implements `Store`."""
+    """One store peer, asked about one shard. A result of None means no complete answer.
 
-    def __init__(self, link: KernelLink, peers: ServicePeers, peer: str, topic: str) -> None:
+    `name` identifies it, even after a reconnect.
+    """
+
+    def __init__(self, link: KernelLink, peers: ServicePeers, name: str, topic: str) -> None:
+        self.name = name
         self._link = link
         self._peers = peers
-        self._peer = peer
         self._topic = topic
-
-    @property
-    def name(self) -> str:
-        return self._peer
 
     @property
     def connected(self) -> float:
         """Return for how many seconds it has been connected without a break."""
-        return self._peers.connected(self._peer)
+        return self._peers.connected(self.name)
 
     async def _ask(self, body: Mapping[str, object]) -> tuple[StoreQueryReply, Reply] | None:
         try:
             reply = await self._link.request(STORE_QUERY, body, timeout=_TIMEOUT)
             return StoreQueryReply.from_body(reply.body), reply
         except IpcError:
-            self._peers.failed(STORE, self._peer)
+            self._peers.failed(STORE, self.name)
             return None
 
-    async def hashes(
-        self,
-        shard: int,  # noqa: ARG002 (the topic says it)
-        topics: Sequence[str],
-        start_ns: int,
-        end_ns: int,
-    ) -> list[bytes] | None:
-        """Return the hashes of all messages of these content topics in that time span; None: no complete
-        answer."""
+    async def hashes(self, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes] | None:
+        """Return the hashes of all messages of these content topics in that time span."""
         request = StoreQueryRequest(
             pubsub_topic=self._topic,
             content_topics=tuple(topics),
@@ -121,7 +112,7 @@ class StorePeer:
             time_end=end_ns,
             limit=100,
             max_messages=_HASHES_A_REQUEST,
-            peer=self._peer,
+            peer=self.name,
         )
         found: list[bytes] = []
         cursor: bytes | None = None
@@ -135,28 +126,29 @@ class StorePeer:
             page, _ = answer
             found += page.hashes
             if page.cursor is None:
-                self._peers.succeeded(STORE, self._peer)
+                self._peers.succeeded(STORE, self.name)
                 return found
             if page.cursor == cursor or not page.hashes or len(found) > _MOST_HASHES:
-                self._peers.failed(STORE, self._peer)
+                self._peers.failed(STORE, self.name)
                 return None
             cursor = page.cursor
 
-    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:  # noqa: ARG002
-        """Count the shard's messages in that time span, at most `most` (a page holds 100)."""
+    async def count(self, start_ns: int, end_ns: int, most: int) -> int | None:
+        """Count the shard's messages in that time span, whatever their topic, at most `most` (a page holds
+        100)."""
         request = StoreQueryRequest(
-            pubsub_topic=self._topic, time_start=start_ns, time_end=end_ns, limit=most, peer=self._peer
+            pubsub_topic=self._topic, time_start=start_ns, time_end=end_ns, limit=most, peer=self.name
         )
         answer = await self._ask(request.to_body())
         return None if answer is None else len(answer[0].hashes)
 
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:  # noqa: ARG002
-        """Return those of these messages that it has; None if it did not answer."""
+    async def messages(self, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
+        """Return those of these messages (at most 100) that it has."""
         found: dict[bytes, StoredMessage] = {}
         while True:
             missing = tuple(digest for digest in hashes if digest not in found)
             request = StoreQueryRequest(
-                hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=self._peer
+                hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=self.name
             )
             answer = await self._ask(request.to_body())
             if answer is None:
@@ -165,11 +157,11 @@ class StorePeer:
             try:
                 messages = stored_messages(page, reply.blobs)
             except IpcError:
-                self._peers.failed(STORE, self._peer)
+                self._peers.failed(STORE, self.name)
                 return list(found.values()) or None
             new = {one.message_hash: one for one in messages if one.pubsub_topic == self._topic}
             new = {digest: new[digest] for digest in missing if digest in new}
             found |= new
             if page.cursor is None or not new or len(new) == len(missing):
-                self._peers.succeeded(STORE, self._peer)
+                self._peers.succeeded(STORE, self.name)
                 return list(found.values())

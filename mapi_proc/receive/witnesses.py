@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from mapi_proc.receive.fetching import Store
+from mapi_proc.receive.stores import StorePeer
 
 _COUNTED: Final = 100
 """One page of hashes."""
@@ -29,17 +29,15 @@ _SLICES: Final = 8
 _SHORTEST_NS: Final = 1_000_000_000
 
 
-async def witnessed(stores: Sequence[Store], shard: int, start_ns: int, end_ns: int, age_s: float) -> bool:
+async def witnessed(stores: Sequence[StorePeer], start_ns: int, end_ns: int, age_s: float) -> bool:
     """Return whether some of these stores, together, were there from `start_ns` to `end_ns`.
 
     `age_s`: how long ago that time span began.
     """
     if any(store.connected > age_s for store in stores):
         return True
-    counts = await asyncio.gather(*(store.count(shard, start_ns, end_ns, _COUNTED) for store in stores))
-    return await _all_shown(
-        stores, shard, _slices(start_ns, end_ns, max((n or 0 for n in counts), default=0))
-    )
+    counts = await asyncio.gather(*(store.count(start_ns, end_ns, _COUNTED) for store in stores))
+    return await _all_shown(stores, _slices(start_ns, end_ns, max((n or 0 for n in counts), default=0)))
 
 
 def _slices(start_ns: int, end_ns: int, count: int) -> list[tuple[int, int]] | None:
@@ -59,10 +57,10 @@ def _slices(start_ns: int, end_ns: int, count: int) -> list[tuple[int, int]] | N
     return list(pairwise(bounds))
 
 
-async def _all_shown(stores: Sequence[Store], shard: int, slices: list[tuple[int, int]] | None) -> bool:
+async def _all_shown(stores: Sequence[StorePeer], slices: list[tuple[int, int]] | None) -> bool:
     if slices is None:
         return False
     for start, end in slices:
-        if not any(await asyncio.gather(*(store.count(shard, start, end, 1) for store in stores))):
+        if not any(await asyncio.gather(*(store.count(start, end, 1) for store in stores))):
             return False
     return True

@@ -22,14 +22,10 @@ from mapi_proc.receive.catchup import (
     SETTLE_NS,
     CatchUp,
     CatchUpHooks,
-    CatchUpPolicy,
     Gap,
-    Never,
-    OnGap,
-    Periodic,
-    catch_up_policy,
 )
 from mapi_proc.receive.fetching import chunked
+from mapi_proc.receive.stores import StoreHistory, StorePeer
 from tests.support.aio import asyncio_test
 
 S = 1_000_000_000
@@ -40,8 +36,8 @@ def digest(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-class Stores:
-    """One store: what it has, by content topic; every query is recorded. It is its own `History`."""
+class Stores(StoreHistory, StorePeer):
+    """One store: what it has, by content topic; every query is recorded. It is its own history."""
 
     connected = 3600.0
     others: Sequence[Stores] = ()
@@ -49,6 +45,7 @@ class Stores:
     """What `count` says of any time: the evidence that it was there."""
 
     def __init__(self) -> None:
+        self.name = str(id(self))
         self.held: dict[str, list[int]] = {}
         self.there = True
         self.queries: list[tuple[str, ...]] = []
@@ -57,35 +54,29 @@ class Stores:
 
     another_away = False
 
-    @property
-    def name(self) -> str:
-        return str(id(self))
-
-    def stores(self, shard: int) -> list[Stores]:
+    def stores(self, shard: int) -> list[StorePeer]:
         return [self, *self.others]
 
     async def away(self, shard: int, now_s: float) -> bool:
         return self.another_away
 
-    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
+    async def count(self, start_ns: int, end_ns: int, most: int) -> int | None:
         return min(most, self.held_of_the_time)
 
-    async def hashes(
-        self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
-    ) -> list[bytes] | None:
+    async def hashes(self, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes] | None:
         assert topics
         self.queries.append(tuple(topics))
         self.windows.add((start_ns, end_ns))
         return [digest(n) for topic in topics for n in self.held.get(topic, ())] if self.there else None
 
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
+    async def messages(self, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
         assert hashes, "never an empty hash list"
         self.bodies.append(list(hashes))
         return [StoredMessage(found, "/waku/2/rs/0/0", WakuMessage(b"x", "/t/1/a/b")) for found in hashes]
 
 
 class World:
-    def __init__(self, policy: CatchUpPolicy, topics: set[str]) -> None:
+    def __init__(self, setting: str | float, topics: set[str]) -> None:
         self.stores = Stores()
         self.now = 20.0
         self.step = 0
@@ -94,7 +85,7 @@ class World:
         self.notified: list[Gap] = []
         self.closed = asyncio.Event()
         self.catchup = CatchUp(
-            policy,
+            setting,
             self.stores,
             clock=lambda: self.now,
             steady=lambda: 1000 * S + int(self.now * S),
@@ -135,7 +126,7 @@ def topics(count: int) -> set[str]:
 
 @asyncio_test()
 async def test_a_gap_is_asked_for_in_portions_and_only_the_unknown_is_fetched() -> None:
-    world = World(OnGap(), topics(25))
+    world = World("on-gap", topics(25))
     world.stores.held = {"/app/1/topic-3/proto": [1, 2], "/app/1/topic-20/proto": [3]}
     world.known.add(digest(2))
     async with running(world):
@@ -151,7 +142,7 @@ async def test_a_gap_is_asked_for_in_portions_and_only_the_unknown_is_fetched() 
 
 @asyncio_test()
 async def test_without_a_store_the_apps_are_informed_and_it_is_tried_again() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     world.stores.there = False
     async with running(world):
         world.catchup.add(0, GAP)
@@ -182,7 +173,7 @@ async def asked(world: World, times: int) -> None:
 
 @asyncio_test()
 async def test_what_comes_late_to_the_stores_is_asked_for_once_more() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     fresh = Missed(1010 * S, 1019 * S, "no mesh peers")
     world.stores.held = {"/app/1/topic-0/proto": [1]}
     async with running(world):
@@ -206,7 +197,7 @@ async def test_what_comes_late_to_the_stores_is_asked_for_once_more() -> None:
 
 @asyncio_test()
 async def test_gaps_of_a_flapping_link_are_asked_for_together() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     async with running(world):
         for number in range(5):
             at = 1010 + 2 * number
@@ -224,7 +215,7 @@ async def test_gaps_of_a_flapping_link_are_asked_for_together() -> None:
 
 @asyncio_test()
 async def test_the_policy_never_tells_and_asks_nothing() -> None:
-    world = World(Never(), topics(3))
+    world = World("never", topics(3))
     async with running(world):
         world.catchup.add(0, GAP)
         await asyncio.sleep(0.01)
@@ -234,7 +225,7 @@ async def test_the_policy_never_tells_and_asks_nothing() -> None:
 
 @asyncio_test()
 async def test_nothing_is_asked_while_the_kernel_is_away_or_the_shard_is_not_wanted() -> None:
-    world = World(OnGap(), topics(3))
+    world = World("on-gap", topics(3))
     world.catchup.set_online(False)
     async with running(world):
         world.catchup.add(0, GAP)
@@ -248,7 +239,7 @@ async def test_nothing_is_asked_while_the_kernel_is_away_or_the_shard_is_not_wan
 
 @asyncio_test()
 async def test_a_connected_node_asks_nothing_in_an_hour_with_500_content_topics() -> None:
-    world = World(OnGap(), topics(500))
+    world = World("on-gap", topics(500))
     instance, epoch, start = b"i" * 16, b"e" * 8, 1000 * S
     tracker = StreamTracker(None, start)
     async with running(world):
@@ -272,7 +263,7 @@ async def test_a_connected_node_asks_nothing_in_an_hour_with_500_content_topics(
 
 @asyncio_test()
 async def test_periodic_rounds_ask_for_the_time_since_the_last_one() -> None:
-    world = World(Periodic(60.0), topics(1))
+    world = World(60.0, topics(1))
     async with running(world):
         world.catchup.tick({0})
         world.now += 59.0
@@ -286,17 +277,14 @@ async def test_periodic_rounds_ask_for_the_time_since_the_last_one() -> None:
     assert window == (1020 * S - OVERLAP_NS, 1080 * S + AFTER_NS)
 
 
-def test_portions_and_settings() -> None:
+def test_portions() -> None:
     assert chunked(()) == []
     assert [len(part) for part in chunked(topics(11))] == [10, 1]
-    assert isinstance(catch_up_policy("never"), Never)
-    assert catch_up_policy("on-gap").period is None
-    assert catch_up_policy(600.0).period == 600.0
 
 
 @asyncio_test()
 async def test_gaps_that_no_store_closes_are_folded_when_there_are_many() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     world.stores.there = False
     async with running(world):
         for number in range(MAX_GAPS + 20):
@@ -311,7 +299,7 @@ async def test_gaps_that_no_store_closes_are_folded_when_there_are_many() -> Non
 @pytest.mark.parametrize("step", [3600 * S, -3600 * S])
 @asyncio_test()
 async def test_stores_are_asked_by_the_wall_clock_of_now_for_a_gap_from_before_it_was_set(step: int) -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     world.step = step
     async with running(world):
         world.catchup.add(0, GAP)
@@ -327,7 +315,7 @@ def restarted_store(world: World) -> Stores:
 
 @asyncio_test()
 async def test_what_a_restarted_store_lacks_comes_from_the_other_one() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     restarted_store(world).held = {"/app/1/topic-0/proto": [1]}
     async with running(world):
         world.catchup.add(0, GAP)
@@ -345,7 +333,7 @@ async def test_what_a_restarted_store_lacks_comes_from_the_other_one() -> None:
 
 @asyncio_test()
 async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_reported_then_given_up() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     restarted_store(world)
     async with running(world):
         world.catchup.add(0, GAP)
@@ -365,7 +353,7 @@ async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_report
 @pytest.mark.parametrize("there", [True, False])
 @asyncio_test()
 async def test_a_mere_suspicion_is_not_reported(there: bool) -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     restarted_store(world).there = there
     async with running(world):
         world.catchup.add(0, GAP._replace(suspected=True))
@@ -381,7 +369,7 @@ async def test_a_mere_suspicion_is_not_reported(there: bool) -> None:
 @asyncio_test()
 async def test_a_store_that_was_away_is_asked_when_it_returns() -> None:
     """The network was parted: the store that answers was there, and heard its part only."""
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     world.stores.held = {"/app/1/topic-0/proto": [1]}
     world.stores.another_away = True
     async with running(world):
@@ -405,7 +393,7 @@ async def test_a_store_that_was_away_is_asked_when_it_returns() -> None:
 
 @asyncio_test()
 async def test_a_store_that_stays_away_is_not_waited_for_for_ever() -> None:
-    world = World(OnGap(), topics(1))
+    world = World("on-gap", topics(1))
     world.stores.another_away = True
     async with running(world):
         world.catchup.add(0, GAP)

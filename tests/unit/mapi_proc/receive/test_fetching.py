@@ -17,8 +17,8 @@ from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
-from mapi_proc.receive.fetching import HASHES_A_QUERY, Store, fetch
-from mapi_proc.receive.stores import StoreHistory
+from mapi_proc.receive.fetching import HASHES_A_QUERY, fetch
+from mapi_proc.receive.stores import StoreHistory, StorePeer
 from tests.support.aio import asyncio_test
 
 TOPIC = "/app/1/chat/proto"
@@ -30,7 +30,7 @@ def stored(number: int, pubsub: str = PUBSUB) -> StoredMessage:
     return StoredMessage(message_hash(pubsub, message), pubsub, message)
 
 
-class Stores:
+class Stores(StorePeer):
     """A history of many messages, and how much of it is in memory at once."""
 
     def __init__(self, count: int) -> None:
@@ -40,13 +40,13 @@ class Stores:
     connected = 0.0
     name = "store"
 
-    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int:
+    async def count(self, start_ns: int, end_ns: int, most: int) -> int:
         return min(most, len(self.held))
 
-    async def hashes(self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes]:
+    async def hashes(self, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes]:
         return list(self.held)
 
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage]:
+    async def messages(self, hashes: Sequence[bytes]) -> list[StoredMessage]:
         self.asked.append(len(hashes))
         return [self.held[digest] for digest in reversed(hashes)]
 
@@ -63,9 +63,9 @@ async def test_a_long_time_passes_through_one_portion_of_memory_and_waits_for_th
     async def wait() -> None:
         await room.wait()
 
-    async def run() -> list[Store]:
+    async def run() -> list[StorePeer]:
         return await fetch(
-            [stores], 0, [TOPIC], 0, 9999, room=wait, wanted=lambda _digest: True, deliver=deliver
+            [stores], [TOPIC], 0, 9999, room=wait, wanted=lambda _digest: True, deliver=deliver
         )
 
     task = asyncio.create_task(run())
@@ -129,7 +129,7 @@ async def test_all_stores_are_asked_and_the_union_of_them_is_delivered() -> None
         delivered.append(message.message.timestamp)
 
     answered = await fetch(
-        [first, second], 0, [TOPIC], 0, 9999, room=room, wanted=lambda d: d not in known, deliver=deliver
+        [first, second], [TOPIC], 0, 9999, room=room, wanted=lambda d: d not in known, deliver=deliver
     )
     assert answered == [first, second]
     assert sorted(delivered) == [0, 1, 2, 3, 4]
@@ -157,7 +157,6 @@ async def test_a_store_that_hangs_delays_no_other(at: str) -> None:
     setattr(hanging, at, hang)
     answered = await fetch(
         [hanging, good],
-        0,
         [TOPIC],
         0,
         9999,
@@ -176,7 +175,7 @@ async def test_a_store_that_gives_another_shards_messages_for_ever_is_left() -> 
     foreign = stored(1, shard_topic(1, 7))
     kernel.answers, kernel.endless = {"liar": [foreign]}, True
     (liar,) = history.stores(0)
-    assert await liar.messages(0, [foreign.message_hash]) == []
+    assert await liar.messages([foreign.message_hash]) == []
     assert len(kernel.asked) == 1
 
 
@@ -184,9 +183,9 @@ async def test_a_store_that_gives_another_shards_messages_for_ever_is_left() -> 
 async def test_without_an_answer_nothing_is_known() -> None:
     _, history = world("silent")
     (silent,) = history.stores(0)
-    assert await silent.messages(0, [stored(1).message_hash]) is None
-    assert await silent.hashes(0, [TOPIC], 0, 1) is None
-    assert await silent.count(0, 0, 1, 1) is None
+    assert await silent.messages([stored(1).message_hash]) is None
+    assert await silent.hashes([TOPIC], 0, 1) is None
+    assert await silent.count(0, 1, 1) is None
 
 
 @asyncio_test()

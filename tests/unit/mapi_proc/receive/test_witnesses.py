@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import pytest
 
-from ipc_schema.kernel.store import StoredMessage
+from mapi_proc.receive.stores import StorePeer
 from mapi_proc.receive.witnesses import witnessed
 from tests.support.aio import asyncio_test
 
 S = 1_000_000_000
 
 
-class Store:
+class Store(StorePeer):
     """Holds messages of these times (seconds)."""
 
     name = "store"
+    connected = 0.0
 
     def __init__(self, times: Iterable[float] = (), *, connected: float = 1.0) -> None:
         self.times = [int(time * S) for time in times]
         self.connected = connected
         self.answers = True
 
-    async def hashes(self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int) -> None:
-        raise AssertionError("not asked here")
-
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        raise AssertionError("not asked here")
-
-    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
+    async def count(self, start_ns: int, end_ns: int, most: int) -> int | None:
         return min(most, sum(start_ns <= at <= end_ns for at in self.times)) if self.answers else None
 
 
@@ -69,12 +64,12 @@ def busy(start: float, end: float) -> list[float]:
 )
 @asyncio_test()
 async def test_who_was_there_from_100_to_130(stores: list[Store], there: bool) -> None:
-    assert await witnessed(stores, 0, 100 * S, 130 * S, 60.0) is there
+    assert await witnessed(stores, 100 * S, 130 * S, 60.0) is there
 
 
 @asyncio_test()
 async def test_a_store_that_does_not_answer_shows_nothing_and_a_short_gap_needs_one_message() -> None:
     store = Store([100.9])
-    assert await witnessed([store], 0, 100 * S, 101 * S, 60.0)
+    assert await witnessed([store], 100 * S, 101 * S, 60.0)
     store.answers = False
-    assert not await witnessed([store], 0, 100 * S, 101 * S, 60.0)
+    assert not await witnessed([store], 100 * S, 101 * S, 60.0)
