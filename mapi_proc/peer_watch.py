@@ -11,7 +11,7 @@ from typing import Final
 from ipc_schema.errors import IpcError
 from ipc_schema.kernel.methods import PEERS_LIST, PeersListReply
 from mapi_proc.kernel_link.link import KernelLink
-from mapi_proc.peers import FILTER, STORE, ServicePeers
+from mapi_proc.peers import ServicePeers
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,6 @@ class PeerWatch:
         self._changed = changed
         self._grown = grown
         self._look = asyncio.Event()
-
-    @property
-    def pushers(self) -> int:
-        """Count the connected peers that could push messages to us (12/WAKU2-FILTER)."""
-        return self._peers.count(FILTER)
-
-    @property
-    def stores(self) -> set[str]:
-        return self._peers.serving(STORE)
 
     def look(self) -> None:
         """Refresh the list soon: it may have changed."""

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
-from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.config.mapi import AppOptions
 from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import AppRegistry
 from mapi_proc.apps.lifecycle import AppLifecycle
@@ -45,10 +45,13 @@ def _durable(apps: AppRegistry) -> list[DurableStream]:
     return [app.stream for app in apps if isinstance(app.stream, DurableStream)]
 
 
-@dataclass(frozen=True, slots=True)
-class BoundedParts:
-    """The parts with bounds to enforce."""
+@dataclass(kw_only=True, eq=False)
+class Upkeep:
+    """Enforces the bounds of these parts. `await run()` until cancelled."""
 
+    options: AppOptions
+    database: Database
+    turn: Turn
     apps: AppRegistry
     lifecycle: AppLifecycle
     table: SubscriptionTable[AppStream]
@@ -57,101 +60,76 @@ class BoundedParts:
     delivered_count: DeliveredCount
     catchup: CatchUp
     sends: SendService
+    clocks: Clocks
+    steady: SteadyClock
 
-
-class Upkeep:
-    """`await run()` until cancelled."""
-
-    def __init__(
-        self,
-        config: MapiConfig,
-        database: Database,
-        turn: Turn,
-        kept: BoundedParts,
-        clocks: Clocks,
-        steady: SteadyClock,
-    ) -> None:
-        self._options = config.apps
-        self._database = database
-        self._turn = turn
-        self._apps = kept.apps
-        self._lifecycle = kept.lifecycle
-        self._table = kept.table
-        self._positions = kept.positions
-        self._dedup = kept.dedup
-        self._delivered_count = kept.delivered_count
-        self._catchup = kept.catchup
-        self._sends = kept.sends
-        self._clock = clocks.running
-        self._now_ns = clocks.now_ns
-        self._steady = steady
-        self._steps = WallClockSteps(clocks)
-        self._stamp_at = self._clock()
-        self._evict_delivered_at = self._clock()
+    def __post_init__(self) -> None:
+        self._steps = WallClockSteps(self.clocks)
+        self._stamp_at = self._evict_delivered_at = self.clocks.running()
 
     async def run(self) -> None:
         """Run until cancelled."""
-        due = self._clock() + _UPKEEP_S
+        due = self.clocks.running() + _UPKEEP_S
         while True:
             await asyncio.sleep(_TICK_S)
-            self._catchup.tick(self._table.shards)
-            if self._clock() >= due and not self._database.congested:
-                due = self._clock() + _UPKEEP_S
+            self.catchup.tick(self.table.shards)
+            if self.clocks.running() >= due and not self.database.congested:
+                due = self.clocks.running() + _UPKEEP_S
                 self.keep()
 
     def keep(self) -> None:
         """Run one round."""
-        now, batch = self._steady(), self._turn.batch
-        if self._clock() >= self._stamp_at:
-            self._stamp_at = self._clock() + _STAMP_S
-            batch.note(CLOCK_NOTE, self._steady.stamp().to_note())
-        self._dedup.evict(now, self._horizons(), batch)
+        now, batch = self.steady(), self.turn.batch
+        if self.clocks.running() >= self._stamp_at:
+            self._stamp_at = self.clocks.running() + _STAMP_S
+            batch.note(CLOCK_NOTE, self.steady.stamp().to_note())
+        self.dedup.evict(now, self._horizons(), batch)
         self._evict_delivered(now, batch)
-        self._sends.keep_windows()
+        self.sends.keep_windows()
         self._keep_apps(now, batch)
-        self._bound_journals(self._now_ns(), batch)
+        self._bound_journals(self.clocks.now_ns(), batch)
 
     def _evict_delivered(self, now: int, batch: Batch) -> None:
         """Evict delivered hashes that are too old or too many."""
-        before = self._delivered_count.excess()
-        if self._clock() >= self._evict_delivered_at:
-            self._evict_delivered_at = self._clock() + _EVICT_DELIVERED_EVERY_S
-            before = max(before or 0, now - int(self._options.app_expiry * _SECOND))
-            self._delivered_count.forget(before)
+        before = self.delivered_count.excess()
+        if self.clocks.running() >= self._evict_delivered_at:
+            self._evict_delivered_at = self.clocks.running() + _EVICT_DELIVERED_EVERY_S
+            before = max(before or 0, now - int(self.options.app_expiry * _SECOND))
+            self.delivered_count.forget(before)
         if before is not None:
             batch.evict_delivered(before)
 
     def _horizons(self) -> dict[int, int]:
         """Return, per shard, the moment before which no catch-up will ask again: newer hashes are kept."""
         horizons: dict[int, int] = {}
-        for shard in self._table.shards:
-            position = self._positions.of(shard)
+        for shard in self.table.shards:
+            position = self.positions.of(shard)
             if position is not None:
                 horizons[shard] = position.good_ns - OVERLAP_NS
         return horizons
 
     def _keep_apps(self, now: int, batch: Batch) -> None:
-        expiry = self._options.app_expiry
+        expiry = self.options.app_expiry
         away, seen = now - int(expiry * _SECOND), now - int(min(_SEEN_S, expiry / 4) * _SECOND)
-        could_come = self._clock() - min(_GRACE_S, expiry / 10)
+        could_come = self.clocks.running() - min(_GRACE_S, expiry / 10)
         step = self._steps.look()
         if step:
             log.warning("the wall clock was set by %.0f s", step / _SECOND)
-        for app in self._apps:
-            app.stream.expire(self._now_ns(), batch)
+        for app in self.apps:
+            app.stream.expire(self.clocks.now_ns(), batch)
             if app.connection is not None:
                 if app.durable and app.last_seen < seen:
                     app.last_seen = now
                     batch.app_seen(app.app_id, now)
             elif app.durable and app.last_seen < away and app.away_since < could_come:
                 log.info("app %s was absent too long and is forgotten", app.name)
-                self._lifecycle.drop(app)
+                self.lifecycle.drop(app)
                 batch.forget_app(app.app_id)
 
     def _bound_journals(self, now: int, batch: Batch) -> None:
         """Bound all journals together: the largest is cut first, and its app is notified."""
-        streams = _durable(self._apps)
-        excess = sum(stream.stored_bytes for stream in streams) - self._options.journal_total_bytes
+        streams = _durable(self.apps)
+        excess = sum(stream.stored_bytes for stream in streams) - self.options.journal_total_bytes
         while excess > 0:
             largest = max(streams, key=lambda stream: stream.stored_bytes)
             freed = largest.shrink(largest.stored_bytes - excess, now, batch)

@@ -27,13 +27,13 @@ from mapi_proc.database import Database, Snapshot
 from mapi_proc.health import D_LOW
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.positions import Positions
-from mapi_proc.kernel_listener import Concerned, KernelListener
+from mapi_proc.kernel_listener import KernelListener
 from mapi_proc.network import CurrentNetwork, NetworkKeeper
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import CatchUp, CatchUpHooks
 from mapi_proc.receive.dedup import Dedup
-from mapi_proc.receive.delivered import DeliveredMessages
+from mapi_proc.receive.delivered import delivered_since
 from mapi_proc.receive.delivered_bounds import DeliveredCount
 from mapi_proc.receive.history import HistoryJobs
 from mapi_proc.receive.history_ranges import PastTopics
@@ -50,7 +50,7 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.subscriptions.service import Past, SubscriptionParts, SubscriptionService
-from mapi_proc.upkeep import BoundedParts, Upkeep
+from mapi_proc.upkeep import Upkeep
 from mapi_proc.write_batch import Turn
 
 if TYPE_CHECKING:
@@ -150,14 +150,15 @@ class Parts:
                 closed=lambda shard: self.shards.moved(shard),
             ),
         )
-        delivered = DeliveredMessages(database, self.turn)
         self.history = HistoryJobs(
             stores,
             self.turn,
             clock=clocks.running,
             shard_of=self.table.shard_of,
             has=self.table.has,
-            delivered=lambda app_id, since: delivered(app_id, steady.of_label(since)),
+            delivered=lambda app_id, since: delivered_since(
+                database, self.turn, app_id, steady.of_label(since)
+            ),
             deliver=self.receiver.from_history,
         )
         self._partitions = Partitions(D_LOW)
@@ -259,26 +260,31 @@ class Parts:
                 STORE: (self.catchup.wake, self.history.wake, self.sends.loop.confirm.peers_appeared),
             },
         )
-        concerned = Concerned(
+        workers = (self.sends.loop, self.channels, self.catchup, self.history)
+        self.listener = KernelListener(
+            network=self.networks.meet,
             receiver=self.receiver,
             shards=self.shards,
             status=self.status,
             catchup=self.catchup,
             partitions=self._partitions,
-            wake=(self.sends.loop.wake, self.channels.wake),
-            peers=self.peer_watch,
-            stores_away=lambda: self._stores.stores_away(self._base.clocks.now_ns() / 1e9),
+            peers=self._peers,
+            peer_watch=self.peer_watch,
             filters=self.filters,
-        )
-        workers = (self.sends.loop, self.channels, self.catchup, self.history)
-        self.listener = KernelListener(
-            self.networks.meet, concerned, workers, lambda: self.table.shards, steady
+            set_online=tuple(worker.set_online for worker in workers),
+            wake=(self.sends.loop.wake, self.channels.wake),
+            stores_away=lambda: self._stores.stores_away(self._base.clocks.now_ns() / 1e9),
+            wanted=lambda: self.table.shards,
+            now_ns=steady,
         )
 
     def _make_upkeep(self) -> None:
         """Create the periodic upkeep."""
         config, database, _, _, clocks, steady = self._base
-        kept = BoundedParts(
+        self.upkeep = Upkeep(
+            options=config.apps,
+            database=database,
+            turn=self.turn,
             apps=self.apps,
             lifecycle=self.lifecycle,
             table=self.table,
@@ -287,5 +293,6 @@ class Parts:
             delivered_count=self._delivered_count,
             catchup=self.catchup,
             sends=self.sends,
+            clocks=clocks,
+            steady=steady,
         )
-        self.upkeep = Upkeep(config, database, self.turn, kept, clocks, steady)

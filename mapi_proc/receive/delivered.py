@@ -15,22 +15,15 @@ _SKEW_NS: Final = 3600 * 1_000_000_000
 """How much earlier than its timestamp a message may have been delivered: clocks differ, and are set."""
 
 
-class DeliveredMessages:
-    """Queries the delivered hashes in one database."""
+async def delivered_since(database: Database, turn: Turn, app_id: int, since: int) -> set[bytes] | None:
+    """Return the hashes delivered to the app since then (ns), uncommitted ones included: pending writes are
+    awaited.
 
-    def __init__(self, database: Database, turn: Turn) -> None:
-        self._database = database
-        self._turn = turn
-
-    async def __call__(self, app_id: int, since: int) -> set[bytes] | None:
-        """Return the hashes delivered to the app since then (ns), uncommitted ones included: pending writes
-        are awaited.
-
-        None: the disk cannot answer now.
-        """
-        try:
-            await self._turn.stored()
-            return await self._database.find_delivered(app_id, since - _SKEW_NS)
-        except (DatabaseError, sqlite3.Error) as error:
-            log.warning("cannot read now what app %d was delivered: %s", app_id, error)
-            return None
+    None: the disk cannot answer now.
+    """
+    try:
+        await turn.stored()
+        return await database.find_delivered(app_id, since - _SKEW_NS)
+    except (DatabaseError, sqlite3.Error) as error:
+        log.warning("cannot read now what app %d was delivered: %s", app_id, error)
+        return None

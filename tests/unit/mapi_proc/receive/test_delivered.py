@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from mapi_proc.database import Database, DatabaseLimits
-from mapi_proc.receive.delivered import DeliveredMessages
+from mapi_proc.receive.delivered import delivered_since
 from mapi_proc.write_batch import Turn
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record
@@ -28,12 +28,11 @@ async def opened(path: Path, limits: DatabaseLimits = LIMITS) -> tuple[Database,
 @asyncio_test()
 async def test_what_is_on_its_way_to_the_disk_counts(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
-    given = DeliveredMessages(database, turn)
     _ = turn.batch
     turn.delivered(1, b"a" * 32)
     turn.delivered(2, b"b" * 32)
-    assert await given(1, NOW) == {b"a" * 32}
-    assert await given(1, NOW + 2 * HOUR) == set(), "it asks for what came later"
+    assert await delivered_since(database, turn, 1, NOW) == {b"a" * 32}
+    assert await delivered_since(database, turn, 1, NOW + 2 * HOUR) == set(), "it asks for what came later"
     await database.close()
 
 
@@ -41,14 +40,13 @@ async def test_what_is_on_its_way_to_the_disk_counts(tmp_path: Path) -> None:
 async def test_it_counts_also_while_the_disk_is_behind(tmp_path: Path) -> None:
     """Else a message that waits for the disk would be brought a second time."""
     database, turn = await opened(tmp_path, DatabaseLimits(pending_batches=1))
-    given = DeliveredMessages(database, turn)
     first = database.batch()
     first.note("first", b"")
     database.submit(first)
     assert database.congested
     _ = turn.batch
     turn.delivered(1, b"a" * 32)
-    assert await given(1, NOW) == {b"a" * 32}
+    assert await delivered_since(database, turn, 1, NOW) == {b"a" * 32}
     await database.close()
 
 
@@ -56,7 +54,7 @@ async def test_it_counts_also_while_the_disk_is_behind(tmp_path: Path) -> None:
 async def test_a_disk_that_cannot_answer_stops_nothing(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
     await database.close()
-    assert await DeliveredMessages(database, turn)(1, 0) is None
+    assert await delivered_since(database, turn, 1, 0) is None
 
 
 @asyncio_test()
