@@ -78,7 +78,7 @@ class KernelListener:
         """Handle the kernel's health report."""
         self.peer_watch.look()
         self._health = health
-        before = self.status.facts
+        before = self.status.health.facts
         mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
         if self.filters is not None:
             self.filters.health(health)
@@ -116,7 +116,7 @@ class KernelListener:
 
     def edge_changed(self) -> None:
         """Handle a change in the peers that push to an edge node."""
-        self.status.update(replace(self.status.facts, edge=self._edge()))
+        self.status.update(replace(self.status.health.facts, edge=self._edge()))
 
     def _edge(self) -> EdgePeers | None:
         if self.filters is None:

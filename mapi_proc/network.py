@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.config.options import ConfigError
@@ -81,52 +82,42 @@ class CurrentNetwork:
         return self().shard_of(content_topic)
 
 
+@dataclass(eq=False)
 class NetworkKeeper:
     """Checks each kernel's network against the configuration, and adopts it."""
 
-    def __init__(
-        self,
-        current: CurrentNetwork,
-        check: Callable[[NetworkInfo], None],
-        adopt: Sequence[Callable[[AppNetwork], None]],
-        keep: Callable[[str, bytes], None],
-    ) -> None:
-        """Take the callbacks.
-
-        `check` raises ConfigError for a network that contradicts the configuration; `adopt` starts work on
-        a network that is the first one or differs from the previous; `keep(key, note)` stores a note on
-        disk.
-        """
-        self._current = current
-        self._check = check
-        self._adopt = adopt
-        self._keep = keep
+    current: CurrentNetwork
+    check: Callable[[NetworkInfo], None]
+    """Raise ConfigError for a network that contradicts the configuration."""
+    adopt: Sequence[Callable[[AppNetwork], None]]
+    """Start work on a network that is the first one or differs from the previous."""
+    keep: Callable[[str, bytes], None]
+    """Store a note (key, value) on disk."""
 
     def load(self, notes: Mapping[str, bytes]) -> None:
         """Start on the last run's network, if there was one and the configuration still allows it."""
         note = notes.get(NETWORK_NOTE)
         network = AppNetwork.from_note(note) if note is not None else None
-        if network is not None and self._contradiction(network.info) is None:
-            self._begin(network)
+        if network is None:
+            return
+        try:
+            self.check(network.info)
+        except ConfigError:
+            return
+        self._begin(network)
 
     def meet(self, info: NetworkInfo) -> None:
         """Take a kernel's network. Raises IpcError if it contradicts the configuration."""
-        refusal = self._contradiction(info)
-        if refusal is not None:
-            raise IpcError(ErrorCode.BAD_REQUEST, str(refusal))
-        if self._current.known is None or self._current.known.info != info:
+        try:
+            self.check(info)
+        except ConfigError as refusal:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(refusal)) from refusal
+        if self.current.known is None or self.current.known.info != info:
             network = AppNetwork(info)
             self._begin(network)
-            self._keep(NETWORK_NOTE, network.to_note())
+            self.keep(NETWORK_NOTE, network.to_note())
 
     def _begin(self, network: AppNetwork) -> None:
-        self._current.known = network
-        for adopt in self._adopt:
+        self.current.known = network
+        for adopt in self.adopt:
             adopt(network)
-
-    def _contradiction(self, info: NetworkInfo) -> ConfigError | None:
-        try:
-            self._check(info)
-        except ConfigError as error:
-            return error
-        return None

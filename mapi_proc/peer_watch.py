@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.errors import IpcError
@@ -19,28 +20,20 @@ _EVERY_S: Final = 10.0
 _PAUSE_S: Final = 1.0
 
 
+@dataclass(eq=False)
 class PeerWatch:
     """`await run()` until cancelled."""
 
-    def __init__(
-        self,
-        link: KernelLink,
-        peers: ServicePeers,
-        *,
-        appeared: Callable[[], Awaitable[None]],
-        changed: Callable[[], None],
-        grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]],
-    ) -> None:
-        """`appeared()` is awaited before the first list of a kernel that came up.
+    link: KernelLink
+    peers: ServicePeers
+    appeared: Callable[[], Awaitable[None]]
+    """Awaited before the first list of a kernel that came up."""
+    changed: Callable[[], None]
+    """Called after each new list."""
+    grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]]
+    """By protocols: called when a peer serves them that did not before."""
 
-        `changed()` is called after each new list; `grown[protocols]` when a peer serves them that did not
-        before.
-        """
-        self._link = link
-        self._peers = peers
-        self._appeared = appeared
-        self._changed = changed
-        self._grown = grown
+    def __post_init__(self) -> None:
         self._look = asyncio.Event()
 
     def look(self) -> None:
@@ -57,24 +50,24 @@ class PeerWatch:
             except TimeoutError:
                 pass
             self._look.clear()
-            if not self._link.up:
-                self._peers.update(())
+            if not self.link.up:
+                self.peers.update(())
                 met = False
                 continue
             try:
-                reply = await self._link.request(PEERS_LIST)
+                reply = await self.link.request(PEERS_LIST)
                 listed = PeersListReply.from_body(reply.body).peers
             except IpcError as error:
                 log.debug("peers of the kernel: %s", error)
                 await asyncio.sleep(_PAUSE_S)
                 continue
             if not met:
-                await self._appeared()
+                await self.appeared()
                 met = True
-            before = {protocols: self._peers.serving(protocols) for protocols in self._grown}
-            self._peers.update(listed)
-            self._changed()
-            for protocols, callbacks in self._grown.items():
-                if not self._peers.serving(protocols) <= before[protocols]:
+            before = {protocols: self.peers.serving(protocols) for protocols in self.grown}
+            self.peers.update(listed)
+            self.changed()
+            for protocols, callbacks in self.grown.items():
+                if not self.peers.serving(protocols) <= before[protocols]:
                     for callback in callbacks:
                         callback()

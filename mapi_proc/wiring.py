@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, AppRegistry
-from mapi_proc.apps.lifecycle import AppHooks, AppLifecycle
+from mapi_proc.apps.lifecycle import AppLifecycle
 from mapi_proc.channel_slot import ChannelSlot
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Database, Snapshot
@@ -44,12 +44,12 @@ from mapi_proc.send.processors import Lightpush, Processor, Relay
 from mapi_proc.send.service import SendService, Ways
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.stores import StorePresence
-from mapi_proc.shards import FollowedShards, ShardWorkers
+from mapi_proc.shards import FollowedShards
 from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
-from mapi_proc.subscriptions.service import Past, SubscriptionParts, SubscriptionService
+from mapi_proc.subscriptions.service import SubscriptionService
 from mapi_proc.upkeep import Upkeep
 from mapi_proc.write_batch import Turn
 
@@ -113,14 +113,18 @@ class Parts:
         self.table: SubscriptionTable[AppStream] = SubscriptionTable(
             self.network.shard_of, max_topics=config.apps.max_topics_per_app
         )
-        hooks = AppHooks(
-            dropped=self._drop,
+        self.lifecycle = AppLifecycle(
+            options=config.apps,
+            apps=self.apps,
+            database=database,
+            turn=self.turn,
+            clocks=clocks,
+            steady=steady,
             wants=lambda app: bool(self.table.topics_of(app.stream)),
+            dropped=self._drop,
+            snapshot=snapshot,
         )
-        self.lifecycle = AppLifecycle(config, self.apps, database, self.turn, hooks, snapshot, clocks, steady)
-        self.status = StatusNotifier(
-            self.apps, self.table, self.turn, now_ns=clocks.now_ns, resyncing=lambda: link.resyncing
-        )
+        self.status = StatusNotifier(self.apps, self.table, self.turn, link, clocks.now_ns)
 
     def _drop(self, app: App) -> None:
         self.subscriptions.drop(app)
@@ -151,11 +155,10 @@ class Parts:
             ),
         )
         self.history = HistoryJobs(
-            stores,
-            self.turn,
+            history=stores,
+            turn=self.turn,
+            table=self.table,
             clock=clocks.running,
-            shard_of=self.table.shard_of,
-            has=self.table.has,
             delivered=lambda app_id, since: delivered_since(
                 database, self.turn, app_id, steady.of_label(since)
             ),
@@ -163,7 +166,7 @@ class Parts:
         )
         self._partitions = Partitions(D_LOW)
         self._positions = Positions(
-            snapshot.positions.values(),
+            tuple(snapshot.positions.values()),
             link.tracker,
             (self.catchup.oldest, lambda shard: self._partitions.since(shard, steady())),
         )
@@ -182,20 +185,32 @@ class Parts:
                 changed=lambda: self.listener.edge_changed(),
                 missed=self.catchup.add,
             )
-        workers = ShardWorkers(self.catchup, self._partitions, self.status, self.filters)
-        self.shards = FollowedShards(link, self.table, self.network, self._positions, self.turn, workers)
+        self.shards = FollowedShards(
+            link=link,
+            table=self.table,
+            network=self.network,
+            positions=self._positions,
+            turn=self.turn,
+            catchup=self.catchup,
+            partitions=self._partitions,
+            status=self.status,
+            filters=self.filters,
+        )
         if auto is None:
             auto = SubscribeOnFirstSend() if config.messages.auto_subscribe else NeverSubscribe()
         apps_by_id = {app.app_id: app for app in self.apps}
-        past = Past(self.history, PastTopics(config.apps.max_topics_per_app, apps_by_id, snapshot.left))
         self.subscriptions = SubscriptionService(
-            SubscriptionParts(self.apps, self.table, self.shards, self.status),
-            past,
-            auto,
-            database,
-            self.network,
-            steady,
-            snapshot,
+            apps=self.apps,
+            table=self.table,
+            shards=self.shards,
+            status=self.status,
+            history=self.history,
+            past=PastTopics(config.apps.max_topics_per_app, apps_by_id, snapshot.left),
+            auto=auto,
+            database=database,
+            network=self.network,
+            steady=steady,
+            snapshot=snapshot,
         )
 
     def _make_sends(self) -> None:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from dataclasses import InitVar, dataclass
+from typing import Final
 
-from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.config.mapi import AppOptions
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.names import check_name
 from ipc_schema.steady import SteadyClock
@@ -30,38 +31,26 @@ _SETTLING_S: Final = 10.0
 """The same of one that has neither: it may be about to connect."""
 
 
-class AppHooks(NamedTuple):
-    """Callbacks into the rest of MAPI: `dropped(app)` when an app is gone; `wants(app)` is True while it has
-    subscriptions."""
-
-    dropped: Callable[[App], None]
-    wants: Callable[[App], bool]
-
-
+@dataclass(kw_only=True, eq=False)
 class AppLifecycle:
     """Adds apps to the registry and removes them."""
 
-    def __init__(
-        self,
-        config: MapiConfig,
-        apps: AppRegistry,
-        database: Database,
-        turn: Turn,
-        hooks: AppHooks,
-        snapshot: Snapshot,
-        clocks: Clocks,
-        steady: SteadyClock,
-    ) -> None:
-        """Restore the named apps of the snapshot."""
-        self._options = config.apps
-        self._apps = apps
-        self._database = database
-        self._disk = Disk(database)
-        self._turn = turn
-        self._dropped, self._wants = hooks
-        self._clock = clocks.running
-        self._now_ns = clocks.now_ns
-        self._steady = steady
+    options: AppOptions
+    apps: AppRegistry
+    database: Database
+    turn: Turn
+    clocks: Clocks
+    steady: SteadyClock
+    wants: Callable[[App], bool]
+    """Return whether the app has subscriptions."""
+    dropped: Callable[[App], None]
+    """Called when an app is gone."""
+    snapshot: InitVar[Snapshot]
+    """Its named apps are restored."""
+
+    def __post_init__(self, snapshot: Snapshot) -> None:
+        self._disk = Disk(self.database)
+        self._clock = self.clocks.running
         self._defer = asyncio.get_running_loop().call_soon
         self._budget = CacheBudget()
         self._next_app_id = snapshot.next_app_id
@@ -69,21 +58,21 @@ class AppLifecycle:
         for record in snapshot.apps:
             stream = self._durable_stream(record, snapshot.extents.get(record.app_id, ()))
             app = App(record.name, record.uid, stream, record.app_id, record.last_seen, self._clock())
-            self._apps.add(app)
+            self.apps.add(app)
 
     def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:
         limits = DurableLimits(
-            max_bytes=self._options.journal_max_bytes,
-            max_age=int(self._options.journal_max_age * _SECOND),
+            max_bytes=self.options.journal_max_bytes,
+            max_age=int(self.options.journal_max_age * _SECOND),
         )
         return DurableStream(
             record,
             extents,
-            self._database.read_page,
+            self.database.read_page,
             self._defer,
             limits=limits,
             budget=self._budget,
-            date=self._steady.of_label,
+            date=self.steady.of_label,
         )
 
     # -- opening -----------------------------------------------------------------------------------------
@@ -94,7 +83,7 @@ class AppLifecycle:
         if name is None:
             return self._open_ephemeral(uid)
         check_name(name)
-        while (app := self._apps.named(name)) is None:
+        while (app := self.apps.named(name)) is None:
             creating = self._creating.get(name)
             if creating is None:
                 self._check_room()
@@ -111,7 +100,7 @@ class AppLifecycle:
     def owned(self, name: str, uid: int | None) -> App:
         """Return an existing named app that belongs to this uid. Raises IpcError."""
         check_name(name)
-        app = self._apps.named(name)
+        app = self.apps.named(name)
         if app is None or not app.durable:
             raise IpcError(ErrorCode.BAD_REQUEST, f"no app is named {name}")
         self._check_owner(app, uid)
@@ -128,47 +117,46 @@ class AppLifecycle:
             name=name,
             uid=-1 if uid is None else uid,
             stream_id=os.urandom(16),
-            created=self._steady(),
-            last_seen=self._steady(),
+            created=self.steady(),
+            last_seen=self.steady(),
         )
         self._next_app_id += 1
-        batch = self._database.batch()
+        batch = self.database.batch()
         batch.create_app(record)
         await self._disk.commit(batch)
         stream = self._durable_stream(record, ())
         app = App(name, uid, stream, record.app_id, record.last_seen, self._clock())
-        self._apps.add(app)
+        self.apps.add(app)
         return app
 
     def _open_ephemeral(self, uid: int | None) -> App:
         self._check_room()
         limits = EphemeralLimits(
-            max_bytes=self._options.ephemeral_max_bytes
-            - connection_window(self._options.ephemeral_max_bytes),
-            max_events=self._options.ephemeral_max_events,
+            max_bytes=self.options.ephemeral_max_bytes - connection_window(self.options.ephemeral_max_bytes),
+            max_events=self.options.ephemeral_max_events,
         )
         stream = EphemeralStream(os.urandom(16), self._defer, limits)
         app = App(f"ephemeral-{stream.stream_id.hex()[:16]}", uid, stream)
-        self._apps.add(app)
+        self.apps.add(app)
         return app
 
     def _check_room(self) -> None:
-        if len(self._apps) + len(self._creating) < self._options.max_apps:
+        if len(self.apps) + len(self._creating) < self.options.max_apps:
             return
         idle = self._idle()
         if idle is None:
             raise IpcError(
-                ErrorCode.BUSY, f"{self._options.max_apps} apps are known already", retry_after_ms=10_000
+                ErrorCode.BUSY, f"{self.options.max_apps} apps are known already", retry_after_ms=10_000
             )
 
         log.warning(
             "app %s is forgotten: max-apps (%d) is reached, and least recently used",
             idle.name,
-            self._options.max_apps,
+            self.options.max_apps,
         )
-        self._turn.flush()
+        self.turn.flush()
         self.drop(idle)
-        self._turn.batch.forget_app(idle.app_id)
+        self.turn.batch.forget_app(idle.app_id)
 
     def _idle(self) -> App | None:
         """Pick the named app to evict when the names run out.
@@ -177,10 +165,10 @@ class AppLifecycle:
         """
         now = self._clock()
         found: list[tuple[bool, int, App]] = []
-        for app in self._apps:
+        for app in self.apps:
             if not app.durable or app.connection is not None:
                 continue
-            holds = self._wants(app) or app.has_unread
+            holds = self.wants(app) or app.has_unread
             if now - app.away_since >= (_SPARED_S if holds else _SETTLING_S):
                 found.append((holds, app.last_seen, app))
         return min(found, key=lambda one: one[:2])[2] if found else None
@@ -200,7 +188,7 @@ class AppLifecycle:
         if other is not None and other is not instead_of:
             if not takeover:
                 raise IpcError(ErrorCode.CONFLICT, f"the name {app.name} has a live connection")
-            other.taken_over(app.stream.taken_over(self._now_ns()))
+            other.taken_over(app.stream.taken_over(self.clocks.now_ns()))
         app.stream.detach()
         app.connection = connection
 
@@ -212,8 +200,8 @@ class AppLifecycle:
         app.away_since = self._clock()
         app.stream.detach()
         if app.durable:
-            app.last_seen = self._steady()
-            self._turn.batch.app_seen(app.app_id, app.last_seen)
+            app.last_seen = self.steady()
+            self.turn.batch.app_seen(app.app_id, app.last_seen)
         else:
             self.drop(app)
 
@@ -221,8 +209,8 @@ class AppLifecycle:
 
     def drop(self, app: App) -> None:
         """Remove the app from memory. The caller removes a named app's record."""
-        self._apps.remove(app)
-        self._dropped(app)
+        self.apps.remove(app)
+        self.dropped(app)
 
     async def forget(self, name: str, uid: int | None) -> None:
         """See `Core.forget`."""
@@ -230,8 +218,8 @@ class AppLifecycle:
         if app.connection is not None:
             raise IpcError(ErrorCode.CONFLICT, f"the name {name} has a live connection")
         self._disk.check()
-        self._turn.flush()  # else its last events came to the disk behind its end
+        self.turn.flush()  # else its last events came to the disk behind its end
         self.drop(app)
-        batch = self._database.batch()
+        batch = self.database.batch()
         batch.forget_app(app.app_id)
         await self._disk.commit(batch)

@@ -19,6 +19,7 @@ from mapi_proc.receive.fetching import fetch
 from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
 MAX_JOBS: Final = 256
@@ -36,34 +37,22 @@ class HistoryJob(Work):
     end: int
 
 
+@dataclass(kw_only=True, eq=False)
 class HistoryJobs:
     """All jobs, worked off one after the other."""
 
-    def __init__(
-        self,
-        history: StoreHistory,
-        turn: Turn,
-        *,
-        clock: Callable[[], float],
-        shard_of: Callable[[str], int | None],
-        has: Callable[[AppStream, str], bool],
-        delivered: Callable[[int, int], Awaitable[set[bytes] | None]],
-        deliver: Callable[[int, AppStream, StoredMessage], None],
-    ) -> None:
-        """Take the callbacks.
+    history: StoreHistory
+    turn: Turn
+    table: SubscriptionTable[AppStream]
+    clock: Callable[[], float]
+    delivered: Callable[[int, int], Awaitable[set[bytes] | None]]
+    """(app id, since): return the hashes delivered to a named app since then (ns), None if the disk cannot
+    answer now."""
+    deliver: Callable[[int, AppStream, StoredMessage], None]
+    """(shard, stream, message): take a message."""
 
-        `shard_of(topic)` is None for a topic without subscribers; `has(stream, topic)`: whether the app
-        still subscribes to it. `delivered(app id, since)` returns the hashes delivered to a named app since
-        then (ns), None if the disk cannot answer now; `deliver(shard, stream, message)` takes a message.
-        """
-        self._history = history
-        self._turn = turn
-        self._clock = clock
-        self._shard_of = shard_of
-        self._has = has
-        self._delivered = delivered
-        self._deliver = deliver
-        self._jobs: Worklist[HistoryJob] = Worklist(self._attempt, clock)
+    def __post_init__(self) -> None:
+        self._jobs: Worklist[HistoryJob] = Worklist(self._attempt, self.clock)
         self.set_online = self._jobs.set_online
         self.wake = self._jobs.wake
         self.run = self._jobs.run
@@ -81,10 +70,10 @@ class HistoryJobs:
         """Fetch the topics' messages in this time span; topics that are no longer subscribed are skipped."""
         by_shard: dict[int, list[str]] = {}
         for topic in topics:
-            shard = self._shard_of(topic)
+            shard = self.table.shard_of(topic)
             if shard is not None:
                 by_shard.setdefault(shard, []).append(topic)
-        now = self._clock()
+        now = self.clock()
         for shard, wanted in by_shard.items():
             self._jobs.add(HistoryJob(stream, shard, sorted(wanted), start, end, next_attempt=now))
 
@@ -104,7 +93,7 @@ class HistoryJobs:
                 self._jobs.remove(job)
 
     async def _attempt(self, job: HistoryJob) -> WorkVerdict:
-        topics = [topic for topic in job.topics if self._has(job.stream, topic)]
+        topics = [topic for topic in job.topics if self.table.has(job.stream, topic)]
         if topics and not await self._fetch(job, topics):
             return WorkVerdict.FAILED
         if job in self._jobs:
@@ -117,13 +106,13 @@ class HistoryJobs:
             return
         others = [other.topics for other in self._jobs if other is not job and other.stream is job.stream]
         for topic in set(job.topics).difference(*others):
-            self._turn.batch.end_history(job.stream.app_id, topic)
+            self.turn.batch.end_history(job.stream.app_id, topic)
 
     async def _fetch(self, job: HistoryJob, topics: list[str]) -> bool:
         stream = job.stream
         since = job.start - OVERLAP_NS
-        with self._turn.watch(stream.app_id) as fresh:  # records what is delivered from here on
-            known = await self._delivered(stream.app_id, since) if stream.app_id else set()
+        with self.turn.watch(stream.app_id) as fresh:  # records what is delivered from here on
+            known = await self.delivered(stream.app_id, since) if stream.app_id else set()
             if known is None:
                 return False
 
@@ -131,15 +120,15 @@ class HistoryJobs:
                 return not (digest in known or digest in fresh or stream.was_delivered(digest))
 
             def deliver(message: StoredMessage) -> None:
-                if self._has(stream, message.message.content_topic):
-                    self._deliver(job.shard, stream, message)
+                if self.table.has(stream, message.message.content_topic):
+                    self.deliver(job.shard, stream, message)
 
             answered = await fetch(
-                self._history.stores(job.shard),
+                self.history.stores(job.shard),
                 topics,
                 since,
                 job.end + AFTER_NS,
-                room=self._turn.room,
+                room=self.turn.room,
                 wanted=wanted,
                 deliver=deliver,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ipc_schema.errors import IpcError
@@ -28,7 +29,8 @@ from ipc_schema.topics import PubsubTopic, TopicError
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import Missed
 from mapi_proc.peers import FILTER, ServicePeers
-from mapi_proc.subscriptions.filter_plan import Action, Audit, FilterPlan, Leave, Subscribe, Unsubscribe
+from mapi_proc.subscriptions.filter_plan import FilterPlan
+from mapi_proc.subscriptions.filter_state import Action, Audit, Leave, Subscribe, Unsubscribe
 
 log = logging.getLogger(__name__)
 
@@ -43,33 +45,24 @@ _INCOMPLETE: Final = "filter subscriptions incomplete"
 _SILENT: Final = "filter peers had been silent"
 
 
+@dataclass(eq=False)
 class FilterKeeper:
-    """Keeps the filter subscriptions of one edge node.
+    """Keeps the filter subscriptions of one edge node."""
 
-    `wanted()` returns all content topics of all apps by shard. `changed()` is called when what is held has
-    changed; `missed` when messages may have been missed that the kernel cannot know of.
-    """
+    link: KernelLink
+    peers: ServicePeers
+    wanted: Callable[[], Mapping[int, Collection[str]]]
+    """Return all content topics of all apps by shard."""
+    clock: Callable[[], float]
+    now_ns: Callable[[], int]
+    changed: Callable[[], None]
+    """Called when what is held has changed."""
+    missed: Callable[[int, Missed], None]
+    """Called when messages may have been missed that the kernel cannot know of."""
 
-    def __init__(
-        self,
-        link: KernelLink,
-        peers: ServicePeers,
-        wanted: Callable[[], Mapping[int, Collection[str]]],
-        *,
-        clock: Callable[[], float],
-        now_ns: Callable[[], int],
-        changed: Callable[[], None],
-        missed: Callable[[int, Missed], None],
-    ) -> None:
-        self.plan = FilterPlan(peers, clock)
+    def __post_init__(self) -> None:
+        self.plan = FilterPlan(self.peers, self.clock)
         self.counters = {"subscribe": 0, "unsubscribe": 0, "audit": 0, "failed": 0}
-        self._link = link
-        self._peers = peers
-        self._wanted = wanted
-        self._clock = clock
-        self._now_ns = now_ns
-        self._changed = changed
-        self._missed = missed
         self._wake = asyncio.Event()
         self._news = asyncio.Condition()
         self._exposed: dict[int, int] = {}
@@ -139,7 +132,7 @@ class FilterKeeper:
                 self._watch()
                 due = self.plan.wake_at()
                 try:
-                    async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                    async with asyncio.timeout(None if due is None else max(0.0, due - self.clock())):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -147,7 +140,7 @@ class FilterKeeper:
     def _take_wanted(self) -> None:
         if self._dirty:
             self._dirty = False
-            self.plan.want(self._wanted())
+            self.plan.want(self.wanted())
 
     async def _act(self, action: Action) -> None:
         try:
@@ -167,11 +160,11 @@ class FilterKeeper:
 
     async def _ask(self, action: Action) -> None:
         body: dict[str, Any]
-        asked = self._now_ns()
+        asked = self.now_ns()
         match action:
             case Audit():
                 self.counters["audit"] += 1
-                reply = await self._link.request(FILTER_PING, timeout=_TIMEOUT)
+                reply = await self.link.request(FILTER_PING, timeout=_TIMEOUT)
                 reply_body = FilterPingReply.from_body(reply.body)
                 self.plan.held(_by_shard(reply_body.held))
                 answered = {one.peer for one in reply_body.peers if one.status is not None}
@@ -179,7 +172,7 @@ class FilterKeeper:
             case Subscribe(shard=shard, peer=peer, topics=topics):
                 self.counters["subscribe"] += 1
                 body = FilterSubscribeRequest(content_topics=topics, shard=shard, peer=peer).to_body()
-                reply = await self._link.request(FILTER_SUBSCRIBE, body, timeout=_SUBSCRIBE_TIMEOUT)
+                reply = await self.link.request(FILTER_SUBSCRIBE, body, timeout=_SUBSCRIBE_TIMEOUT)
                 held = _by_shard(FilterSubscribeReply.from_body(reply.body).held)
                 self.plan.held(held, (shard,))
                 self._confirmed(asked, {peer})
@@ -190,7 +183,7 @@ class FilterKeeper:
                     shard=action.shard,
                     peer=action.peer if isinstance(action, Unsubscribe) else None,
                 )
-                reply = await self._link.request(FILTER_UNSUBSCRIBE, request.to_body(), timeout=_TIMEOUT)
+                reply = await self.link.request(FILTER_UNSUBSCRIBE, request.to_body(), timeout=_TIMEOUT)
                 self.plan.held(_by_shard(FilterUnsubscribeReply.from_body(reply.body).held))
 
     def _confirmed(self, asked: int, peers: set[str]) -> None:
@@ -200,24 +193,24 @@ class FilterKeeper:
 
     def _notify(self) -> None:
         self._watch()
-        self._changed()
+        self.changed()
 
     def _watch(self) -> None:
         """Find gaps that the kernel's coverage cannot show: topics that a restarted kernel was not asked for
         yet, and the time before a silent peer was given up, if it was the last one of its shard.
         """
-        now = self._now_ns()
+        now = self.now_ns()
         for shard in [shard for shard in self._heard if not self.plan.held_by(shard)]:
             since = self._heard.pop(shard)
             if now - since >= _UNHEARD_NS and shard in self.plan.shards:
-                self._missed(shard, Missed(since, now, _SILENT))
+                self.missed(shard, Missed(since, now, _SILENT))
         for shard in self.plan.shards:
             if self.plan.exposed(shard):
                 self._exposed.setdefault(shard, now)
             else:
                 since = self._exposed.pop(shard, now)
                 if now - since >= _EXPOSED_NS:
-                    self._missed(shard, Missed(since, now, _INCOMPLETE))
+                    self.missed(shard, Missed(since, now, _INCOMPLETE))
 
     # -- waiting -----------------------------------------------------------------------------------------
 
@@ -229,9 +222,9 @@ class FilterKeeper:
         self._take_wanted()
 
         def over() -> bool:
-            if not self._link.up or self.plan.throttled or not self.plan.lacks(topics):
+            if not self.link.up or self.plan.throttled or not self.plan.lacks(topics):
                 return True
-            return not any(self._peers.count(FILTER, shard) for shard in topics)
+            return not any(self.peers.count(FILTER, shard) for shard in topics)
 
         try:
             async with asyncio.timeout(timeout), self._news:

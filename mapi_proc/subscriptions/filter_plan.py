@@ -25,19 +25,6 @@ from mapi_proc.subscriptions.filter_state import (
     Unsubscribe,
 )
 
-__all__ = [
-    "AUDIT_S",
-    "DEBOUNCE_S",
-    "PEERS_A_TOPIC",
-    "TOPICS_A_REQUEST",
-    "Action",
-    "Audit",
-    "FilterPlan",
-    "Leave",
-    "Subscribe",
-    "Unsubscribe",
-]
-
 PEERS_A_TOPIC: Final = 2
 TOPICS_A_REQUEST: Final = 100
 """Most topics that services accept in one request. The kernel would split more, but then all fail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Iterable
-from typing import NamedTuple
+from dataclasses import InitVar, dataclass
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.steady import SteadyClock
@@ -23,43 +23,25 @@ from mapi_proc.subscriptions.table import SubscriptionTable
 log = logging.getLogger(__name__)
 
 
-class SubscriptionParts(NamedTuple):
-    """The subscription table, the followed shards, and the notifier."""
+@dataclass(kw_only=True, eq=False)
+class SubscriptionService:
+    """All subscriptions of all apps."""
 
     apps: AppRegistry
     table: SubscriptionTable[AppStream]
     shards: FollowedShards
     status: StatusNotifier
+    history: HistoryJobs
+    past: PastTopics
+    auto: AutoSubscribe
+    database: Database
+    network: CurrentNetwork
+    steady: SteadyClock
+    snapshot: InitVar[Snapshot]
+    """The subscriptions of the last run, restored once the network is known."""
 
-
-class Past(NamedTuple):
-    """Fetches history, and remembers which app left which topic when."""
-
-    jobs: HistoryJobs
-    topics: PastTopics
-
-
-class SubscriptionService:
-    """All subscriptions of all apps."""
-
-    def __init__(
-        self,
-        wanted: SubscriptionParts,
-        past: Past,
-        auto: AutoSubscribe,
-        database: Database,
-        network: CurrentNetwork,
-        steady: SteadyClock,
-        snapshot: Snapshot,
-    ) -> None:
-        """`snapshot`: the subscriptions of the last run, restored once the network is known."""
-        self._apps, self._table, self._shards, self._status = wanted
-        self._history, self._past = past
-        self._auto = auto
-        self._database = database
-        self._disk = Disk(database)
-        self._network = network
-        self._steady = steady
+    def __post_init__(self, snapshot: Snapshot) -> None:
+        self._disk = Disk(self.database)
         self._adopted = False
         self._loaded = dict(snapshot.subscriptions)
         self._loaded_history = list(snapshot.history)
@@ -68,67 +50,67 @@ class SubscriptionService:
         """Start on a network: the first one known, or one that differs from the previous."""
         if self._adopted:
             log.warning("the kernel is on a different network than before; shards are computed again")
-            self._shards.leave(self._table.shards)
+            self.shards.leave(self.table.shards)
         self._adopted = True
-        lost = self._table.move(network.shard_of)
+        lost = self.table.move(network.shard_of)
         loaded, self._loaded = self._loaded, {}
-        streams = {app.app_id: app.stream for app in self._apps if app.durable}
+        streams = {app.app_id: app.stream for app in self.apps if app.durable}
         for app_id, topics in loaded.items():
             if app_id in streams:
-                lost[streams[app_id]] = self._table.subscribe(streams[app_id], topics).errors
-        for app in self._apps:
+                lost[streams[app_id]] = self.table.subscribe(streams[app_id], topics).errors
+        for app in self.apps:
             for topic, error in lost.get(app.stream, {}).items():
                 log.warning("app %s: subscription to %r cannot be kept: %s", app.name, topic, error)
-        self._shards.follow(self._table.shards)
-        history, self._loaded_history = self._loaded_history, []
-        self._history.resume(history, streams)
+        self.shards.follow(self.table.shards)
+        loaded_history, self._loaded_history = self._loaded_history, []
+        self.history.resume(loaded_history, streams)
 
     def renamed(self, old: bytes, new: bytes) -> None:
         """Follow a stream that got another id."""
-        self._past.renamed(old, new)
+        self.past.renamed(old, new)
 
     async def subscribe(
         self, app: App, topics: Iterable[str], *, history: HistoryRange | None = None, wait: bool = True
     ) -> dict[str, str]:
         """See `Core.subscribe`."""
-        _ = self._network()
+        _ = self.network()
         if app.durable:
             self._disk.check()
         if history is not None and history.wanted:
-            self._history.check_room(app.stream)
+            self.history.check_room(app.stream)
         topics = list(topics)
-        change = self._table.subscribe(app.stream, topics)
+        change = self.table.subscribe(app.stream, topics)
         taken = [topic for topic in topics if topic not in change.errors]
         if change.shards_gained:
-            self._shards.follow(change.shards_gained)
+            self.shards.follow(change.shards_gained)
         if change.changed:
-            self._shards.topics_changed()
-            routes = self._table.routes
+            self.shards.topics_changed()
+            routes = self.table.routes
             known = [topic for topic in change.changed if routes[topic].shard not in change.shards_gained]
-            self._status.topics_gained(app, known)
-        label = self._steady.label
+            self.status.topics_gained(app, known)
+        label = self.steady.label
         jobs = {
             (label(start), label(end)): wanted
-            for (start, end), wanted in self._past.jobs(app, taken, history, self._steady()).items()
+            for (start, end), wanted in self.past.jobs(app, taken, history, self.steady()).items()
         }
         if app.durable:
             # Even if nothing changed: a first call that was cancelled may not be on disk yet.
-            batch = self._database.batch()
+            batch = self.database.batch()
             batch.subscribe(app.app_id, taken)
             for (start, end), wanted in jobs.items():
                 for topic in wanted:
                     batch.want_history(app.app_id, topic, start, end)
             await self._disk.commit(batch)
         for (start, end), wanted in jobs.items():
-            self._history.begin(app.stream, wanted, start, end)
+            self.history.begin(app.stream, wanted, start, end)
         if wait and change.changed:
-            await self._shards.wait_heard(change)
+            await self.shards.wait_heard(change)
         return change.errors
 
     def subscribe_to_send(self, app: App, topic: str) -> Awaitable[None] | None:
         """Subscribe as the policy wants before a send on the topic; None if it wants nothing. Raises
         IpcError when awaited."""
-        wanted = self._auto.wants(app.name, topic, self._table.has(app.stream, topic))
+        wanted = self.auto.wants(app.name, topic, self.table.has(app.stream, topic))
         return self._subscribe_to_send(app, topic) if wanted else None
 
     async def _subscribe_to_send(self, app: App, topic: str) -> None:
@@ -138,18 +120,18 @@ class SubscriptionService:
 
     async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
         """See `Core.unsubscribe`."""
-        _ = self._network()
+        _ = self.network()
         if app.durable:
             self._disk.check()
         topics = list(topics)
-        change = self._table.unsubscribe(app.stream, topics)
+        change = self.table.unsubscribe(app.stream, topics)
         for topic in change.changed:
-            self._auto.unsubscribed(app.name, topic)
-        now = self._steady()
-        left = self._past.left(app, change.changed, now)
-        self._shards.leave(change.shards_lost)
+            self.auto.unsubscribed(app.name, topic)
+        now = self.steady()
+        left = self.past.left(app, change.changed, now)
+        self.shards.leave(change.shards_lost)
         if app.durable:
-            batch = self._database.batch()
+            batch = self.database.batch()
             batch.unsubscribe(app.app_id, topics)
             batch.left(app.app_id, left, now)
             await self._disk.commit(batch)
@@ -157,8 +139,8 @@ class SubscriptionService:
 
     def drop(self, app: App) -> None:
         """Remove the app's subscriptions."""
-        change = self._table.remove(app.stream)
-        self._shards.leave(change.shards_lost)
-        self._auto.forget(app.name)
-        self._history.forget(app.stream)
-        self._past.forget(app)
+        change = self.table.remove(app.stream)
+        self.shards.leave(change.shards_lost)
+        self.auto.forget(app.name)
+        self.history.forget(app.stream)
+        self.past.forget(app)

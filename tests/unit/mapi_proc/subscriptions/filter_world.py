@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from ipc_schema.kernel.records import PeerRecord
 from mapi_proc.peers import FILTER, ServicePeers
-from mapi_proc.subscriptions.filter_plan import Action, Audit, FilterPlan, Leave, Subscribe, Unsubscribe
+from mapi_proc.subscriptions.filter_plan import FilterPlan
+from mapi_proc.subscriptions.filter_state import Action, Audit, Leave, Subscribe, Unsubscribe
 
 SHARDS = 3
 

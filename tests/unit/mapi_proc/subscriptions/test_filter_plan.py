@@ -6,16 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mapi_proc.subscriptions.filter_plan import (
-    AUDIT_S,
-    BURST,
-    DEBOUNCE_S,
-    SETTLE_S,
-    TOPICS_A_REQUEST,
-    Audit,
-    Leave,
-    Subscribe,
-)
+from mapi_proc.subscriptions.filter_plan import AUDIT_S, BURST, DEBOUNCE_S, SETTLE_S, TOPICS_A_REQUEST
+from mapi_proc.subscriptions.filter_state import Audit, Leave, Subscribe
 from tests.unit.mapi_proc.subscriptions.filter_world import SHARDS, Peer, World
 
 A, B = "/app/1/a/proto", "/app/1/b/proto"
