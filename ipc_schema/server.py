@@ -35,6 +35,7 @@ __all__ = [
     "ServerCounters",
     "ServerShell",
     "answer",
+    "server_fault",
 ]
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,18 @@ Answer = tuple[Mapping[str, object], Sequence[bytes]]
 def answer(body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()) -> Answer:
     """Build a reply, empty by default."""
     return body or {}, blobs
+
+
+def server_fault(fault: Exception, method: str, socket: str) -> IpcError:
+    """Log a fault of a method and return the error that answers it (`internal`), which names the entry."""
+    reference = os.urandom(4).hex()
+    values = {"method": method, "reference": reference, "socket": socket}
+    log.error("request failed", exc_info=fault, extra={"named_values": values})
+    return IpcError(
+        ErrorCode.INTERNAL,
+        f"a fault of the server, in its log under {reference}",
+        detail={"reference": reference},
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +90,11 @@ class Call:
         return self.deadline - ANSWER_MARGIN
 
     @property
+    def weight(self) -> int:
+        """Return how many requests it counts as: one for each message of a method that takes many."""
+        return max(1, len(self.request.blobs)) if self.route.per_blob else 1
+
+    @property
     def client_name(self) -> str:
         """Name of the client; only for methods that need a hello."""
         assert self.client is not None
@@ -98,9 +116,10 @@ Begun = Answer | Awaitable[Answer]
 
 
 class Route:
-    """How a method runs. `ordered` only applies to coroutine functions and to those that `may_wait`."""
+    """How a method runs. `ordered` only applies to coroutine functions and to those that `may_wait`.
+    `per_blob`: each blob counts as a request under way."""
 
-    __slots__ = ("handler", "may_wait", "needs_hello", "ordered", "takes_time")
+    __slots__ = ("handler", "may_wait", "needs_hello", "ordered", "per_blob", "takes_time")
 
     def __init__(
         self,
@@ -109,11 +128,13 @@ class Route:
         ordered: bool = False,
         needs_hello: bool = True,
         may_wait: bool = False,
+        per_blob: bool = False,
     ) -> None:
         self.handler: Callable[[Call], Any] = handler
         self.ordered = ordered
         self.needs_hello = needs_hello
         self.may_wait = may_wait
+        self.per_blob = per_blob
         self.takes_time = inspect.iscoroutinefunction(handler)
 
 
@@ -256,21 +277,22 @@ class RequestServer:
             under_way = self._strangers[call.identity]
         else:
             under_way = client.unanswered if call.request.no_reply else client.in_flight
-        if under_way >= self._per_client:
+        # One that alone has more messages than the limit is let in: otherwise it never would be.
+        if under_way and under_way + call.weight > self._per_client:
             raise IpcError(ErrorCode.BUSY, f"{under_way} requests are under way", retry_after_ms=50)
         if self.counters.in_flight >= IN_FLIGHT_TOTAL:
             raise IpcError(ErrorCode.BUSY, "too many requests are under way", retry_after_ms=200)
 
     def _queue(self, call: Call, begun: Awaitable[Answer] | None = None) -> None:
-        client = call.client
-        self.counters.in_flight += 1
+        client, weight = call.client, call.weight
+        self.counters.in_flight += weight
         if client is None:
-            self._strangers[call.identity] += 1
+            self._strangers[call.identity] += weight
         else:
             if call.request.no_reply:
-                client.unanswered += 1
+                client.unanswered += weight
             else:
-                client.in_flight += 1
+                client.in_flight += weight
             if call.route.ordered:
                 client.ordered.append(call)
                 if len(client.ordered) > 1:
@@ -317,38 +339,22 @@ class RequestServer:
     def failed(self, call: Call, error: Exception) -> None:
         """Answer with an error: unchanged if it belongs to the contract, else `internal` and a log entry."""
         if not isinstance(error, IpcError):
-            reference = os.urandom(4).hex()
-            log.error(
-                "request failed",
-                exc_info=error,
-                extra={
-                    "named_values": {
-                        "method": call.request.method,
-                        "reference": reference,
-                        "socket": self.name,
-                    }
-                },
-            )
-            error = IpcError(
-                ErrorCode.INTERNAL,
-                f"a fault of the server, in its log under {reference}",
-                detail={"reference": reference},
-            )
+            error = server_fault(error, call.request.method, self.name)
         self._send_error(call.identity, call.request.correlation_id, error, delimited=call.delimited)
 
     def finished(self, call: Call) -> None:
         """End the call's task."""
-        self.counters.in_flight -= 1
-        client = call.client
+        client, weight = call.client, call.weight
+        self.counters.in_flight -= weight
         if client is None:
-            self._strangers[call.identity] -= 1
+            self._strangers[call.identity] -= weight
             if self._strangers[call.identity] <= 0:
                 del self._strangers[call.identity]
             return
         if call.request.no_reply:
-            client.unanswered -= 1
+            client.unanswered -= weight
         else:
-            client.in_flight -= 1
+            client.in_flight -= weight
         if call.route.ordered:
             client.ordered.popleft()
             if client.ordered:

@@ -149,6 +149,8 @@ class Publishing:
     def _place(self, content_topic: str, pubsub_topic: str | None, shard: int | None) -> tuple[int, str]:
         if not content_topic:
             raise IpcError(ErrorCode.BAD_REQUEST, "content topic is empty")
+        if shard is not None and pubsub_topic is None:
+            return shard, self._shards.check(shard)
         try:
             number = place(
                 (content_topic,),

@@ -1,5 +1,5 @@
-"""`relay.publish`, `relay.peers`, `relay.mesh`, and the request that every publishing method takes (SPEC.md
-§3.3)."""
+"""`relay.publish`, `relay.publish_many`, `relay.peers`, `relay.mesh`, and the request that every publishing
+method takes (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,40 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 from ipc_schema.body import Bin32, Body, Method, Ns, Range, Size, Uint
-from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.errors import MAX_ERROR_TEXT, ErrorCode, IpcError
+from ipc_schema.frames import MAX_BLOBS
 from ipc_schema.kernel.values import Shard
 from ipc_schema.message import MAX_META_SIZE, WakuMessage
 
 __all__ = [
+    "FEATURE_PUBLISH_MANY",
+    "MAX_PUBLISH_BYTES",
     "METHODS",
     "RELAY_MESH",
     "RELAY_PEERS",
     "RELAY_PUBLISH",
+    "RELAY_PUBLISH_MANY",
     "PublishRequest",
     "RelayPeersReply",
     "RelayPeersRequest",
+    "RelayPublishManyReply",
+    "RelayPublishManyRequest",
     "RelayPublishReply",
     "RelayPublishRequest",
 ]
 
 RELAY_PUBLISH: Final = "relay.publish"
+RELAY_PUBLISH_MANY: Final = "relay.publish_many"
 RELAY_PEERS: Final = "relay.peers"
 RELAY_MESH: Final = "relay.mesh"
+
+FEATURE_PUBLISH_MANY: Final = "publish_many"
+"""In a hello's `features`: the kernel has `relay.publish_many`."""
+MAX_PUBLISH_BYTES: Final = 4 << 20
+"""Most payload bytes of a `relay.publish_many`."""
+
+_Meta = Annotated[bytes, Size(MAX_META_SIZE)]
+_Version = Annotated[int, Range(0, 0xFFFF_FFFF)]
 
 
 class PublishRequest(Body):
@@ -39,8 +54,8 @@ class PublishRequest(Body):
     pubsub_topic: str | None = None
     shard: Shard | None = None
     timestamp: Ns | None = None
-    meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
-    version: Annotated[int, Range(0, 0xFFFF_FFFF)] = 0
+    meta: _Meta = b""
+    version: _Version = 0
     ephemeral: bool = False
     proof: bytes = b""
 
@@ -78,6 +93,53 @@ class RelayPublishReply(Body):
     duplicate: bool = False
 
 
+class RelayPublishManyRequest(Body):
+    """Publish several messages to the relay's peers, in order; the payload of each is the blob of its number.
+
+    Of each message: content topic, shard, timestamp (0: the kernel sets it), meta, version, ephemeral, proof,
+    force.
+    """
+
+    messages: Annotated[
+        tuple[tuple[str, Shard, Ns, _Meta, _Version, bool, bytes, bool], ...], Size(MAX_BLOBS)
+    ]
+
+    def check(self, blobs: Sequence[bytes]) -> None:
+        """Raise `IpcError`: `bad_request` unless each message has its blob, `too_large` if they are too
+        large together."""
+        if len(blobs) != len(self.messages):
+            raise IpcError(
+                ErrorCode.BAD_REQUEST,
+                f"{len(blobs)} blobs for {len(self.messages)} messages, one is for each",
+            )
+        size = sum(map(len, blobs))
+        if size > MAX_PUBLISH_BYTES:
+            raise IpcError(
+                ErrorCode.TOO_LARGE, f"{size} bytes of payloads, at most {MAX_PUBLISH_BYTES} are allowed"
+            )
+
+
+class RelayPublishManyReply(Body):
+    """The outcome of each message, in the same order: code and text of its error (both empty: it was sent),
+    message hash and timestamp (empty and 0 if it was refused before it had them), how many peers it was sent
+    to, and whether it was in the seen cache."""
+
+    results: Annotated[
+        tuple[
+            tuple[
+                Annotated[str, Size(64)],
+                Annotated[str, Size(MAX_ERROR_TEXT * 4)],
+                Annotated[bytes, Size(32)],
+                Ns,
+                Uint,
+                bool,
+            ],
+            ...,
+        ],
+        Size(MAX_BLOBS),
+    ]
+
+
 class RelayPeersRequest(Body):
     """Request of `relay.peers` and `relay.mesh`; None: all topics."""
 
@@ -92,6 +154,7 @@ class RelayPeersReply(Body):
 
 METHODS: Final[dict[str, Method]] = {
     RELAY_PUBLISH: Method(RelayPublishRequest, RelayPublishReply),
+    RELAY_PUBLISH_MANY: Method(RelayPublishManyRequest, RelayPublishManyReply),
     RELAY_PEERS: Method(RelayPeersRequest, RelayPeersReply),
     RELAY_MESH: Method(RelayPeersRequest, RelayPeersReply),
 }

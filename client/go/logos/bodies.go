@@ -379,6 +379,18 @@ type RelayPublishReply struct {
 	Duplicate   bool   `json:"duplicate,omitempty"`
 }
 
+// RelayPublishManyRequest: Publish several messages to the relay's peers, in order; the payload of each is the blob of its number.
+type RelayPublishManyRequest struct {
+	Messages [][]any `json:"messages"`
+}
+
+// RelayPublishManyReply: The outcome of each message, in the same order: code and text of its error (both empty: it was sent),
+// message hash and timestamp (empty and 0 if it was refused before it had them), how many peers it was sent
+// to, and whether it was in the seen cache.
+type RelayPublishManyReply struct {
+	Results [][]any `json:"results"`
+}
+
 // RelayPeersRequest: Request of `relay.peers` and `relay.mesh`; nil: all topics.
 type RelayPeersRequest struct {
 	PubsubTopic string `json:"pubsub_topic,omitempty"`

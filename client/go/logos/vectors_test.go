@@ -216,7 +216,7 @@ var replies = map[string]any{
 	"mapi cancel": CancelReply{}, "mapi channel.create": ChannelCreateReply{}, "mapi channel.list": ChannelListReply{},
 	"mapi channel.status": ChannelStatusReply{}, "kernel hello": KernelHello{}, "kernel lease.acquire": LeaseAcquireReply{},
 	"kernel stream.replay": StreamReplayReply{}, "kernel relay.publish": RelayPublishReply{},
-	"kernel relay.peers": RelayPeersReply{}, "kernel lightpush.publish": LightpushPublishReply{},
+	"kernel relay.publish_many": RelayPublishManyReply{}, "kernel relay.peers": RelayPeersReply{}, "kernel lightpush.publish": LightpushPublishReply{},
 	"kernel store.query": StoreQueryReply{}, "kernel filter.subscribe": FilterSubscribeReply{},
 	"kernel peers.list": PeersListReply{}, "kernel peers.connect": PeersConnectReply{}, "kernel peers.known": KnownPeersReply{},
 	"kernel discovery.status": DiscoveryStatus{}, "kernel node.health": NodeHealth{}, "kernel node.info": NodeInfoReply{},

@@ -418,6 +418,14 @@ pub struct RelayPublishReply {
     pub duplicate: bool,
 }
 
+/// The outcome of each message, in the same order: code and text of its error (both empty: it was sent),
+/// message hash and timestamp (empty and 0 if it was refused before it had them), how many peers it was sent
+/// to, and whether it was in the seen cache.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RelayPublishManyReply {
+    pub results: Vec<(String, String, Bytes, i64, u64, bool)>,
+}
+
 /// Pubsub topic → peer ids.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RelayPeersReply {

@@ -23,6 +23,7 @@ from ipc_schema.kernel.methods import (
     StreamReplayRequest,
     replay_blobs,
 )
+from ipc_schema.kernel.relay import FEATURE_PUBLISH_MANY
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.consumers import Consumer, Consumers
 from kernel_proc.ipc.events import EventPublisher
@@ -62,6 +63,7 @@ def stream_routes(
             instance=publisher.instance,
             server=server,
             limits=limits,
+            features=(FEATURE_PUBLISH_MANY,),
             network=network,
             events=events_endpoint(),
             consumer=consumer.name,

@@ -53,7 +53,14 @@ from ipc_schema.kernel.filter import (
 from ipc_schema.kernel.lightpush import LightpushPublishReply, LightpushPublishRequest
 from ipc_schema.kernel.peer_exchange import PeerExchangeReply, PeerExchangeRequest
 from ipc_schema.kernel.records import EventLoopHealth, NodeHealth, PeerRecord, ProtocolHealth, ShardHealth
-from ipc_schema.kernel.relay import RelayPeersReply, RelayPeersRequest, RelayPublishReply, RelayPublishRequest
+from ipc_schema.kernel.relay import (
+    RelayPeersReply,
+    RelayPeersRequest,
+    RelayPublishManyReply,
+    RelayPublishManyRequest,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
 from ipc_schema.kernel.store import StoreQueryReply, StoreQueryRequest
 from ipc_schema.kernel.store_admin import (
     StoreGapRecord,
@@ -166,6 +173,13 @@ def good_requests() -> None:
     request(
         "kernel", "relay.publish", {"content_topic": TOPIC, "meta": None}, [b"hello"], name="nil is absent"
     )
+    first = (TOPIC, 3, NOW, b"\x01\x02", 0, False, b"", False)
+    many = RelayPublishManyRequest(
+        messages=(first, ("/café/1/x/proto", 65535, 0, b"", 1, True, b"\x03", True))
+    )
+    request("kernel", "relay.publish_many", many, [b"hello", b"again"])
+    later = {"messages": [[*first, "later"]], "later": 1}
+    request("kernel", "relay.publish_many", later, [b"hello"], name="with elements of a later version")
     request("kernel", "relay.mesh", RelayPeersRequest(pubsub_topic=PUBSUB))
     request("kernel", "relay.peers", RelayPeersRequest())
     address = f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}"
@@ -385,6 +399,12 @@ def good_replies() -> None:
     reply("kernel", "stream.replay", kernel.StreamReplayReply(events=1, last=42, complete=True), replayed)
     published = RelayPublishReply(message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peers=4)
     reply("kernel", "relay.publish", published)
+    results = (
+        ("", "", HASH, NOW, 4, False),
+        ("no_peers", "no peer on shard 3", HASH, NOW, 0, True),
+        ("too_large", "Message size exceeded maximum of 153600 bytes", b"", 0, 0, False),
+    )
+    reply("kernel", "relay.publish_many", RelayPublishManyReply(results=results))
     pushed = LightpushPublishReply(
         message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peer=PEER, relay_peers=4
     )

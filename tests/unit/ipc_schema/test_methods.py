@@ -42,6 +42,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "lease.release",
         "stream.replay",
         "relay.publish",
+        "relay.publish_many",
         "relay.peers",
         "relay.mesh",
         "lightpush.publish",
