@@ -40,7 +40,7 @@ from mapi_proc.receive.history_ranges import PastTopics
 from mapi_proc.receive.partitions import Partitions
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
-from mapi_proc.send.processors import Lightpush, Processor, Relay
+from mapi_proc.send.processors import Chain, Lightpush, Relay
 from mapi_proc.send.service import SendService, Ways
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.stores import StorePresence
@@ -216,9 +216,10 @@ class Parts:
     def _make_sends(self) -> None:
         """Create the send path."""
         config, database, link, snapshot, clocks, steady = self._base
-        chain: list[Processor] = [Relay(link), Lightpush(link, self._peers, 1)]
         if self._edge:
-            chain = [Lightpush(link, self._peers, _EDGE_REDUNDANCY, self.shards.wait_echo)]
+            chain = Chain(None, Lightpush(link, self._peers, _EDGE_REDUNDANCY, self.shards.wait_echo))
+        else:
+            chain = Chain(Relay(link), Lightpush(link, self._peers, 1))
         self.sends = SendService(
             database,
             self.turn,

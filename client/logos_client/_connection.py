@@ -176,8 +176,9 @@ class RequestConnection:
         blobs: Sequence[bytes] = (),
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        weight: int = 1,
     ) -> Reply:
-        """Send a request and wait for its reply.
+        """Send a request and wait for its reply. It counts as `weight` requests in flight.
 
         Waits for the server and for a slot among its requests in flight; all within `timeout` seconds,
         which is also the request's time budget. Raises `IpcError`: the server's answer,
@@ -185,8 +186,8 @@ class RequestConnection:
         carried out is unknown), or `not_ready`.
         """
         deadline = self._loop.time() + seconds(timeout)
-        if not self._turnstile.enter():
-            await self._turnstile.wait(deadline, method)
+        if not self._turnstile.enter(weight):
+            await self._turnstile.wait(deadline, method, weight)
         try:
             while True:
                 if not self.ready:
@@ -199,7 +200,7 @@ class RequestConnection:
                 if not wants_hello(error) or self._settings.hello is None or self._loop.time() >= deadline:
                     raise error
         finally:
-            self._turnstile.leave()
+            self._turnstile.leave(weight)
 
     def notify(
         self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()

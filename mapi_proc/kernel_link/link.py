@@ -142,9 +142,10 @@ class KernelLink:
         blobs: Sequence[bytes] = (),
         *,
         timeout: float = 10.0,
+        weight: int = 1,
     ) -> Reply:
-        """Make a request to the kernel. Raises IpcError."""
-        return await self._connection.request(method, body, blobs, timeout=timeout)
+        """Make a request to the kernel, which counts as `weight` requests in flight. Raises IpcError."""
+        return await self._connection.request(method, body, blobs, timeout=timeout, weight=weight)
 
     async def wait_up(self, timeout: float) -> bool:
         """Wait until the kernel has answered; False if it has not within `timeout` seconds.
@@ -179,15 +180,20 @@ class KernelLink:
                     self._events.leave(stream_topic(self._hello.network.cluster, shard))
         self._work.set()
 
+    def leased(self, shard: int) -> bool:
+        """Return whether the kernel records this shard for us, or we do not follow it."""
+        tracker = self._trackers.get(shard)
+        return tracker is None or tracker.recorded
+
     async def wait_leased(self, shards: Iterable[int], timeout: float) -> bool:
         """Wait until the kernel records these shards for us; False if it does not within `timeout`
         seconds."""
         wanted = set(shards)
 
         def leased() -> bool:
-            return all(t is None or t.recorded for t in map(self._trackers.get, wanted))
+            return all(map(self.leased, wanted))
 
-        if leased():  # nearly always, and asked before each publication
+        if leased():  # nearly always
             return True
         try:
             async with asyncio.timeout(timeout), self._leased:

@@ -70,6 +70,9 @@ class SendIntake(Protocol):
     def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
         """It is on disk. Its room stays reserved."""
 
+    def all_accepted(self) -> None:
+        """Those that were on their way to the disk together have been taken over."""
+
     def abandoned(self, attempt: FirstAttempt | None) -> None:
         """It is not stored, so what was planned is not made."""
 
@@ -233,6 +236,7 @@ class Acceptance:
                 self._take_over(one)
             except Exception as error:  # one send's fault must not keep the others from being taken over
                 _answer(one.done, error)
+        self._intake.all_accepted()
         self._trim_recent()
 
     def _take_over(self, one: _Coming) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from mapi_proc.send import task as machine
 from mapi_proc.send.fairness import Room
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, SendState, SendTask
+from mapi_proc.send.task import Attempt, Outcome, SendState, SendTask
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ _KEEP_EVERY: Final = 15.0
 class SendRecord(Protocol):
     """Persists a send's state and appends the app's event, each time in one transaction."""
 
-    async def attempting(self, task: SendTask) -> None:
-        """On the first attempt: fix timestamp and message hash, and return when they are on disk."""
+    async def attempting(self, tasks: Sequence[SendTask]) -> None:
+        """On their first attempt: fix timestamp and message hash, and return when they are on disk."""
 
     def changed(self, task: SendTask) -> None:
         """Write the state of an unfinished send, and how much of its window is used (`task.kept`)."""
@@ -130,18 +130,20 @@ class SendLedger:
             task.state = SendState.ATTEMPTED
             self._moved(task, SendState.PARKED)
 
-    async def attempt(self, task: SendTask) -> bool:
-        """Count an attempt; the first one returns when it is on disk, which it is already if the send was
-        accepted with it.
-
-        Return True if it must be published past the relay's seen cache.
+    async def attempt(self, tasks: Sequence[SendTask]) -> list[Attempt]:
+        """Count an attempt of each; first ones return when they are on disk, which they are already if the
+        send was accepted with it.
         """
-        if not task.message_hash:
-            await self._record.attempting(task)
-        before = task.state
-        force = machine.attempt(task, self._timing.clock())
-        self._moved(task, before)
-        return force
+        first = [task for task in tasks if not task.message_hash]
+        if first:
+            await self._record.attempting(first)
+        now = self._timing.clock()
+        attempts: list[Attempt] = []
+        for task in tasks:
+            before = task.state
+            attempts.append((task, machine.attempt(task, now)))
+            self._moved(task, before)
+        return attempts
 
     def conclude(self, task: SendTask, outcome: Outcome) -> None:
         """Apply the outcome of an attempt."""

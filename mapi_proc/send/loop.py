@@ -10,18 +10,28 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from collections.abc import Awaitable, Sequence
+from typing import Final, Protocol
 
 from mapi_proc.send.confirm import ConfirmLoop, Presence
 from mapi_proc.send.fairness import FairQueue
 from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, SendState, SendTask, is_over
+from mapi_proc.send.task import Attempt, Concluded, Outcome, SendState, SendTask, is_over
 
-Publish: TypeAlias = Callable[[SendTask, bool], Awaitable[Outcome]]
-"""One round through the processors (task, force); never raises for kernel or network failures."""
+
+class Publish(Protocol):
+    """One round through the processors for several sends."""
+
+    def __call__(self, attempts: Sequence[Attempt], concluded: Concluded, /) -> Awaitable[None]:
+        """Call `concluded` once for each as soon as its outcome is known; one that takes long does not delay
+        the others'. Never raises for kernel or network failures."""
+
+
+AT_ONCE: Final = 64
+"""Most sends that are attempted together, and payload bytes: the kernel serves nothing else meanwhile."""
+_AT_ONCE_BYTES: Final = 1 << 20
 
 _RETRY_SHARE: Final = 4
 """While first attempts wait, every n-th slot goes to a retry, so that neither starves."""
@@ -53,6 +63,8 @@ class SendLoop:
         self._retries = 0
         self._online = False
         self._group: asyncio.TaskGroup | None = None
+        self._begun: list[SendTask] = []
+        """What the next `launch` attempts."""
         self._changed = asyncio.Event()
         self.confirm = ConfirmLoop(presence, ledger, settings, timing, self._republish)
 
@@ -87,10 +99,26 @@ class SendLoop:
         return True
 
     def begin_reserved(self, task: SendTask) -> None:
-        """Make the first attempt, which is on disk, while `ready`. The ledger has taken the send over."""
-        assert self._group is not None, "ready"
+        """Make the first attempt, which is on disk, with the next `launch`, while `ready`. The ledger has
+        taken the send over."""
         self._ledger.begin(task)
-        self._group.create_task(self._attempt(task))
+        self._begun.append(task)
+
+    def launch(self) -> None:
+        """Attempt what was begun, together."""
+        begun, self._begun = self._begun, []
+        first = size = 0
+        for number, task in enumerate(begun):
+            if number - first >= AT_ONCE or size + len(task.payload) > _AT_ONCE_BYTES:
+                self._launch(begun[first:number])
+                first, size = number, 0
+            size += len(task.payload)
+        self._launch(begun[first:])
+
+    def _launch(self, tasks: list[SendTask]) -> None:
+        if tasks:
+            assert self._group is not None, "ready"
+            self._group.create_task(self._attempt(tasks))
 
     def release(self) -> None:
         """Give a reserved place back."""
@@ -126,14 +154,15 @@ class SendLoop:
                 while True:
                     self._changed.clear()
                     if self._online:
-                        self._begin_due(group)
+                        self._begin_due()
+                        self.launch()
                     else:
                         self._expire_waiting()
                     await self._wait()
             finally:
                 self._group = None
 
-    def _begin_due(self, group: asyncio.TaskGroup) -> None:
+    def _begin_due(self) -> None:
         now, limited = self._timing.clock(), False
         while self._running < self._in_flight:
             retry = self._next_retry(now)
@@ -141,14 +170,14 @@ class SendLoop:
             if retry is not None and (first is None or self._retries * _RETRY_SHARE < self._in_flight):
                 heapq.heappop(self._due)
                 self._retries += 1
-                self._begin(group, retry)
+                self._begin(retry)
             elif first is None:
                 if not limited:
                     self._unannounced.clear()
                 return
             elif self._limiter.admit(self._timing.steady_ns() / 1e9):
                 self._parked.pop()
-                self._begin(group, first)
+                self._begin(first)
                 while self._unannounced and self._unannounced[0].state is not SendState.PARKED:
                     self._unannounced.popleft()
             else:
@@ -172,10 +201,9 @@ class SendLoop:
             heapq.heappop(self._due)
         return None
 
-    def _begin(self, group: asyncio.TaskGroup, task: SendTask) -> None:
-        self._ledger.begin(task)
+    def _begin(self, task: SendTask) -> None:
         self._running += 1
-        group.create_task(self._attempt(task))
+        self.begin_reserved(task)
 
     def _expire_waiting(self) -> None:
         """End attempted sends whose window runs out while the kernel is away."""
@@ -199,16 +227,15 @@ class SendLoop:
         except TimeoutError:
             pass
 
-    async def _attempt(self, task: SendTask) -> None:
-        retry = task.attempts > 0
-        try:
-            force = await self._ledger.attempt(task)
-            outcome = await self._publish(task, force)
-        finally:
-            self._running -= 1
-            self._retries -= retry
-            if self._due or self._parked:
-                self._changed.set()
+    async def _attempt(self, tasks: Sequence[SendTask]) -> None:
+        attempts = await self._ledger.attempt(tasks)
+        await self._publish(attempts, self._concluded)
+
+    def _concluded(self, task: SendTask, outcome: Outcome) -> None:
+        self._running -= 1
+        self._retries -= task.attempts > 1
+        if self._due or self._parked:
+            self._changed.set()
         was = task.state
         self._ledger.conclude(task, outcome)
         if task.state is SendState.RETRY:

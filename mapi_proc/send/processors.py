@@ -1,7 +1,8 @@
-"""Publish a message: through the kernel's relay, or through other nodes by lightpush (19/WAKU2-LIGHTPUSH).
+"""Publish messages: through the kernel's relay, or through other nodes by lightpush (19/WAKU2-LIGHTPUSH).
 
 One attempt is one walk along the mode's chain: core tries relay, then lightpush at once if relay has no
-peers; edge uses lightpush only, two services for redundancy.
+peers; edge uses lightpush only, two services for redundancy. Messages that are attempted together go to the
+kernel in one request.
 """
 
 from __future__ import annotations
@@ -12,10 +13,27 @@ from typing import Final, NamedTuple, Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
-from ipc_schema.kernel.relay import RELAY_PUBLISH, RelayPublishReply, RelayPublishRequest
+from ipc_schema.kernel.relay import (
+    FEATURE_PUBLISH_MANY,
+    RELAY_PUBLISH,
+    RELAY_PUBLISH_MANY,
+    RelayPublishManyReply,
+    RelayPublishManyRequest,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import LIGHTPUSH, ServicePeers
-from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
+from mapi_proc.send.task import (
+    Attempt,
+    Concluded,
+    NoPeers,
+    Outcome,
+    Published,
+    Refused,
+    SendTask,
+    Unknown,
+)
 
 _PUBLISH_TIMEOUT: Final = 10.0
 _LEASE_WAIT: Final = 5.0
@@ -42,18 +60,57 @@ class Processor(Protocol):
         """Try once; never raises for kernel or network failures."""
 
 
-async def run_chain(chain: Sequence[Processor], task: SendTask, force: bool) -> Outcome:
-    """Run one round: if a processor has no peers, try the next one at once.
+class Chain:
+    """The processors of a mode: `relay` (None on an edge node), then `lightpush`.
 
-    An unknown outcome ends the round (the message may be out), and so does a refusal.
+    If one has no peers, the next one is tried at once. An unknown outcome ends the round (the message may be
+    out), and so does a refusal.
     """
-    causes: list[str] = []
-    for processor in chain:
-        outcome = await processor.attempt(task, force)
-        if not isinstance(outcome, NoPeers):
+
+    def __init__(self, relay: Relay | None, lightpush: Processor) -> None:
+        self._relay = relay
+        self._lightpush = lightpush
+
+    async def attempt(self, task: SendTask, force: bool) -> Outcome:
+        """Run one round."""
+        outcome = await self._relay.attempt(task, force) if self._relay is not None else None
+        return await self._go_on(task, force, outcome)
+
+    async def _go_on(self, task: SendTask, force: bool, relayed: Outcome | None) -> Outcome:
+        if relayed is not None and not isinstance(relayed, NoPeers):
+            return relayed
+        outcome = await self._lightpush.attempt(task, force)
+        if relayed is None or not isinstance(outcome, NoPeers):
             return outcome
-        causes.append(outcome.text)
-    return NoPeers("; ".join(causes))
+        return NoPeers(f"{relayed.text}; {outcome.text}")
+
+    async def attempt_all(self, attempts: Sequence[Attempt], concluded: Concluded) -> None:
+        """Run one round for each: through the relay together, the rest each on its own.
+
+        Each is concluded as soon as its outcome is known, so that one which takes long delays no other.
+        """
+        relay = self._relay
+
+        async def alone(task: SendTask, force: bool) -> None:
+            concluded(task, await self.attempt(task, force))
+
+        async def go_on(task: SendTask, force: bool, relayed: Outcome) -> None:
+            concluded(task, await self._go_on(task, force, relayed))
+
+        async with asyncio.TaskGroup() as group:
+            together: list[Attempt] = []
+            for task, force in attempts:
+                if relay is not None and relay.takes_many(task.shard):
+                    together.append((task, force))
+                else:
+                    group.create_task(alone(task, force))
+            if relay is None or not together:
+                return
+            for (task, force), outcome in zip(together, await relay.attempt_many(together), strict=True):
+                if isinstance(outcome, NoPeers):
+                    group.create_task(go_on(task, force, outcome))
+                else:
+                    concluded(task, outcome)
 
 
 def _outcome(error: IpcError) -> Outcome:
@@ -65,16 +122,62 @@ def _outcome(error: IpcError) -> Outcome:
 
 
 class Relay:
-    """The kernel's own relay."""
+    """The kernel's own relay.
+
+    What is forced is published past the seen cache, since the same bytes may have been published before.
+    """
 
     def __init__(self, link: KernelLink) -> None:
         self._link = link
 
+    def takes_many(self, shard: int) -> bool:
+        """Return whether messages of this shard can be published together now."""
+        hello = self._link.hello
+        return hello is not None and FEATURE_PUBLISH_MANY in hello.features and self._link.leased(shard)
+
+    async def attempt_many(self, attempts: Sequence[Attempt]) -> Sequence[Outcome]:
+        """Publish messages of shards that it takes many of; never raises for kernel or network failures."""
+        request = RelayPublishManyRequest(
+            messages=tuple(
+                (task.content_topic, task.shard, task.timestamp, task.meta, 0, task.ephemeral, b"", force)
+                for task, force in attempts
+            )
+        )
+        payloads = [task.payload for task, _ in attempts]
+        try:
+            reply = await self._link.request(
+                RELAY_PUBLISH_MANY,
+                request.to_body(),
+                payloads,
+                timeout=_PUBLISH_TIMEOUT,
+                weight=len(payloads),
+            )
+        except IpcError as error:
+            if error.code not in _FINAL:
+                return [_outcome(error)] * len(attempts)
+            # One of them is impossible, or the kernel is another one now, without the method.
+            return await asyncio.gather(*(self._publish(task, force) for task, force in attempts))
+        try:
+            results = RelayPublishManyReply.from_body(reply.body).results
+        except IpcError as error:
+            return [Unknown(error.message)] * len(attempts)
+        if len(results) != len(attempts):
+            return [Unknown(f"{len(results)} results for {len(attempts)} messages")] * len(attempts)
+        return [
+            _outcome(IpcError.from_body({"code": code, "message": text}))
+            if code
+            else Published(peers, duplicate)
+            for code, text, _, _, peers, duplicate in results
+        ]
+
     async def attempt(self, task: SendTask, force: bool) -> Outcome:
-        """Publish; forced past the seen cache if the same bytes may have been published before."""
+        """See `Processor`."""
         # Until the kernel records the shard for us, our own apps would miss the message.
         if not await self._link.wait_leased((task.shard,), _LEASE_WAIT):
             return NoPeers(f"the kernel does not follow shard {task.shard} yet")
+        return await self._publish(task, force)
+
+    async def _publish(self, task: SendTask, force: bool) -> Outcome:
         request = RelayPublishRequest(
             content_topic=task.content_topic,
             shard=task.shard,
@@ -87,9 +190,12 @@ class Relay:
             reply = await self._link.request(
                 RELAY_PUBLISH, request.to_body(), [task.payload], timeout=_PUBLISH_TIMEOUT
             )
-            answer = RelayPublishReply.from_body(reply.body)
         except IpcError as error:
             return _outcome(error)
+        try:
+            answer = RelayPublishReply.from_body(reply.body)
+        except IpcError as error:
+            return Unknown(error.message)
         return Published(answer.peers, answer.duplicate)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -70,22 +70,23 @@ class OutboxRecord:
         self._now_ns = now_ns
         self.counters = SendCounters()
 
-    async def attempting(self, task: SendTask) -> None:
-        """Fix timestamp and hash, and wait until they are on disk."""
-        task.timestamp = task.timestamp or self._now_ns()
-        message = WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta)
-        task.message_hash = hash_of(self._network(), task.shard, message)
-        batch = self._turn.batch
-        batch.change_send(
-            task.entry_id,
-            OutboxState.ATTEMPTED,
-            attempts=1,
-            timestamp=task.timestamp,
-            message_hash=task.message_hash,
-            first_attempt=task.timestamp,
-            propagated=0,
-            elapsed=0,
-        )
+    async def attempting(self, tasks: Sequence[SendTask]) -> None:
+        """Fix timestamps and hashes, and wait until they are on disk."""
+        network, batch = self._network(), self._turn.batch
+        for task in tasks:
+            task.timestamp = task.timestamp or self._now_ns()
+            message = WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta)
+            task.message_hash = hash_of(network, task.shard, message)
+            batch.change_send(
+                task.entry_id,
+                OutboxState.ATTEMPTED,
+                attempts=1,
+                timestamp=task.timestamp,
+                message_hash=task.message_hash,
+                first_attempt=task.timestamp,
+                propagated=0,
+                elapsed=0,
+            )
         if self._limiter.limited:
             batch.note(RATE_NOTE, self._limiter.note())
         await self._turn.stored()  # one commit for all sends attempted in this turn

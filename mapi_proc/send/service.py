@@ -20,11 +20,11 @@ from mapi_proc.send.acceptance import Acceptance, FirstAttempt, fingerprint
 from mapi_proc.send.confirm import Presence
 from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
-from mapi_proc.send.processors import Processor, run_chain
+from mapi_proc.send.processors import Chain
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.record import RATE_NOTE, OutboxRecord, SendCounters, StreamFinder, hash_of, task_of
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, Refused, SendState, SendTask
+from mapi_proc.send.task import Attempt, Concluded, Outcome, Refused, SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -36,9 +36,9 @@ _STALE_NS: Final = 2_000_000_000
 
 
 class Ways(NamedTuple):
-    """The paths to the network: processors in order, and the stores that confirm."""
+    """The paths to the network, and the stores that confirm."""
 
-    chain: Sequence[Processor]
+    chain: Chain
     presence: Presence
 
 
@@ -118,6 +118,10 @@ class SendService:
             self.loop.release()
             self.loop.accepted(task)
 
+    def all_accepted(self) -> None:
+        """See `SendIntake`."""
+        self.loop.launch()
+
     def abandoned(self, attempt: FirstAttempt | None) -> None:
         """See `SendIntake`."""
         if attempt is not None:
@@ -159,12 +163,20 @@ class SendService:
 
     async def publish_aside(self, task: SendTask, force: bool) -> Outcome:
         """One round through the processors for a message that has no place in the outbox."""
-        return await self._publish(task, force)
-
-    async def _publish(self, task: SendTask, force: bool) -> Outcome:
         self.counters.attempts += 1
         too_large = self.acceptance.too_large(task)
-        return Refused(too_large) if too_large else await run_chain(self._chain, task, force)
+        return Refused(too_large) if too_large else await self._chain.attempt(task, force)
+
+    async def _publish(self, attempts: Sequence[Attempt], concluded: Concluded) -> None:
+        """See `Publish`."""
+        self.counters.attempts += len(attempts)
+        possible: list[Attempt] = []
+        for attempt in attempts:
+            if too_large := self.acceptance.too_large(attempt[0]):
+                concluded(attempt[0], Refused(too_large))
+            else:
+                possible.append(attempt)
+        await self._chain.attempt_all(possible, concluded)
 
 
 def _trouble(entry: OutboxEntry) -> str:

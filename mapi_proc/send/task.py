@@ -20,9 +20,10 @@ measured by the wall clock here, as the stores do.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ipc_schema.backoff import retry_delay
 
@@ -130,6 +131,12 @@ class SendTask:
     """Why the last attempt failed, or why no store has confirmed it yet."""
     error: str = ""
     """Why it failed or stayed unconfirmed."""
+
+
+Attempt: TypeAlias = tuple[SendTask, bool]
+"""A send that is attempted, and whether it must be published past the relay's seen cache."""
+Concluded: TypeAlias = Callable[[SendTask, Outcome], None]
+"""Takes the outcome of an attempt."""
 
 
 def is_over(task: SendTask) -> bool:

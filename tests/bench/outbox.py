@@ -23,7 +23,7 @@ from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, Published, SendState, SendTask
+from mapi_proc.send.task import Attempt, Concluded, Published, SendState, SendTask
 from tests.bench.disk import DISK
 from tests.bench.harness import Options
 from tests.bench.sizes import flat_lines
@@ -145,11 +145,13 @@ class _Store:
     def __init__(self) -> None:
         self.propagations = asyncio.Semaphore(0)
 
-    async def attempting(self, task: SendTask) -> None:
-        task.timestamp = time.time_ns()
+    async def attempting(self, tasks: Sequence[SendTask]) -> None:
+        for task in tasks:
+            task.timestamp = time.time_ns()
 
-    async def publish(self, task: SendTask, force: bool) -> Outcome:
-        return Published(3)
+    async def publish(self, attempts: Sequence[Attempt], concluded: Concluded) -> None:
+        for task, _ in attempts:
+            concluded(task, Published(3))
 
     def changed(self, task: SendTask) -> None: ...
 

@@ -115,6 +115,39 @@ def test_publish_outcomes(dealer: Dealer) -> None:
     assert dealer.code("relay.publish", body | {"force": True}, b"payload") == "no_peers"
 
 
+def test_many_are_published_with_one_request(kernel: KernelProcess, dealer: Dealer) -> None:
+    assert "publish_many" in dealer.ok("hello", {"kind": "tool", "protocol": [1, 1]})["features"]
+    now = time.time_ns()
+    good = [TOPIC, 1, now, b"", 0, False, b"", False]
+    epoch = dealer.ok("lease.acquire", {"shards": [1]})["leases"][0]["epoch"]
+    rows = [good, [TOPIC, 4, *good[2:]], [*good, "an element of a later version"], ["", *good[1:]]]
+    results = dealer.ok("relay.publish_many", {"messages": rows}, b"one", b"two", b"three", b"four")[
+        "results"
+    ]
+    assert [row[0] for row in results] == ["no_peers", "bad_request", "no_peers", "bad_request"]
+    assert [row[3] for row in results] == [now, 0, now, 0]
+    replayed = dealer.ask("stream.replay", {"stream": "m/7/1", "epoch": epoch, "after": 0})
+    assert replayed.blobs[1::2] == [b"one", b"three"]
+    dealer.ok("lease.release", {"shards": [1]})
+
+
+def test_many_that_cannot_be_published_together(dealer: Dealer) -> None:
+    good = [TOPIC, 1, 1, b"", 0, False, b"", False]
+    for rows, blobs in (
+        ([good], []),
+        ([good], [b"a", b"b"]),
+        ([good, good[:-1]], [b"a", b"b"]),
+        ([good, [TOPIC, 1, "now", *good[3:]]], [b"a", b"b"]),
+        ([good, 1], [b"a", b"b"]),
+        ({"a": good}, [b"a"]),
+        (None, [b"a"]),
+    ):
+        assert dealer.code("relay.publish_many", {"messages": rows}, *blobs) == "bad_request"
+    many = 32 * [good]
+    assert dealer.code("relay.publish_many", {"messages": many}, *[bytes(150_000)] * 32) == "too_large"
+    assert dealer.ok("relay.publish_many", {"messages": []})["results"] == []
+
+
 @pytest.mark.parametrize(
     "body",
     [

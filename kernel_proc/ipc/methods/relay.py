@@ -118,6 +118,9 @@ class _Many:
         with trio.move_on_at(call.answer_by):
             results.append(await begun)
             for message, payload in left:
+                # The relay is shielded while it waits for room, so that the end of the budget may not show.
+                if trio.current_time() >= call.answer_by:
+                    break
                 row = self.begin(message, payload)
                 results.append(row if isinstance(row, tuple) else await row)
         late = IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before it was sent to all peers")

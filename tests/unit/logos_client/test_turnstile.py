@@ -82,3 +82,23 @@ async def test_the_bound_may_change_while_some_are_inside() -> None:
     gate.leave()
     await waiting[2]
     assert not gate.enter()
+
+
+@both_loops()
+async def test_a_request_takes_as_many_places_as_it_counts_for() -> None:
+    gate = Turnstile(10)
+    assert gate.enter(6)
+    assert not gate.enter(5)
+    large = asyncio.create_task(gate.wait(soon(), "x", 5))
+    small = asyncio.create_task(gate.wait(soon(), "x", 4))
+    await asyncio.sleep(0)
+    assert not gate.enter(1), "those in line come first"
+    large.cancel()
+    await small
+    assert not gate.enter(1)
+    gate.leave(6)
+    gate.leave(4)
+    assert gate.enter(20), "more than there are, alone"
+    assert not gate.enter(1)
+    gate.leave(20)
+    assert gate.enter(10)

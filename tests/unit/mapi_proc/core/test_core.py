@@ -287,7 +287,7 @@ async def test_a_send_with_a_timestamp_has_it_and_its_hash_whatever_happens(tmp_
         app, _ = await connected(core, "alice")
         (task,) = core.pending(app)
         assert task.timestamp == timestamp
-        await core.sends._record.attempting(task)
+        await core.sends._record.attempting([task])
         shard = autoshard(TOPIC, NETWORK.info.shard_count)
         message = WakuMessage(b"x", TOPIC, timestamp=timestamp)
         assert (task.timestamp, task.message_hash) == (

@@ -13,7 +13,7 @@ from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.send.confirm import QUERIES_AT_ONCE, NoStore
 from mapi_proc.send.ledger import SendLedger
-from mapi_proc.send.loop import SendLoop
+from mapi_proc.send.loop import AT_ONCE, SendLoop
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import (
@@ -21,6 +21,8 @@ from mapi_proc.send.task import (
     NOT_CONFIRMED,
     RATE_LIMITED,
     WINDOW_ERROR,
+    Attempt,
+    Concluded,
     NoPeers,
     Outcome,
     Published,
@@ -39,18 +41,30 @@ class Store:
         self.log: list[str] = []
         self.queued_sends: list[bytes] = []
         self.forced: list[bool] = []
+        self.together: list[int] = []
         self.done: asyncio.Queue[SendTask] = asyncio.Queue()
         self.retried = asyncio.Event()
         self.gate: asyncio.Event | None = None
         self.under_way = 0
         self.most = 0
 
-    async def attempting(self, task: SendTask) -> None:
-        task.timestamp = int(100e9)
-        task.message_hash = task.request_id * 2
-        self.log.append("attempting")
+    async def attempting(self, tasks: Sequence[SendTask]) -> None:
+        for task in tasks:
+            task.timestamp = int(100e9)
+            task.message_hash = task.request_id * 2
+            self.log.append("attempting")
 
-    async def publish(self, task: SendTask, force: bool) -> Outcome:
+    async def publish(self, attempts: Sequence[Attempt], concluded: Concluded) -> None:
+        self.together.append(len(attempts))
+
+        async def one(task: SendTask, force: bool) -> None:
+            concluded(task, await self.publish_one(task, force))
+
+        async with asyncio.TaskGroup() as group:
+            for attempt in attempts:
+                group.create_task(one(*attempt))
+
+    async def publish_one(self, task: SendTask, force: bool) -> Outcome:
         assert task.timestamp
         self.log.append("publish")
         self.forced.append(force)
@@ -164,6 +178,23 @@ def make(
         reliability=archive is not None, in_flight=in_flight, max_tasks=max_tasks, max_bytes=max_bytes
     )
     return Sends(store, archive or Archive(), limit, settings, clock)
+
+
+@asyncio_test()
+async def test_what_waits_is_attempted_together_within_bounds() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, in_flight=200, max_bytes=1 << 24)
+    for number in range(AT_ONCE + 10):
+        loop.accept(task(number))
+    for number in range(100, 103):
+        large = task(number)
+        large.payload = bytes(400 << 10)
+        loop.accept(large)
+    loop.set_online(True)
+    async with running(loop):
+        finished = [(await store.done.get()).request_id for _ in range(AT_ONCE + 13)]
+    assert store.together == [AT_ONCE, 12, 1], "the last one's payload is too much for the second request"
+    assert finished == [number.to_bytes(16) for number in (*range(AT_ONCE + 10), 100, 101, 102)]
 
 
 @asyncio_test()
