@@ -22,7 +22,7 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.follow import LogFollower
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
-from logos_deploy.node.programs import OWN_VARIABLES
+from logos_deploy.node.processes import OWN_VARIABLES
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
 from logos_deploy.node.takeover import split_words, take_over

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from ipc_schema.config.bridge import BRIDGE_SCHEMA, load_bridge_config
-from ipc_schema.config.gateway import GATEWAY_SCHEMA, load_gateway_config
-from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
-from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
-from ipc_schema.config.options import Resolved, Schema
+from ipc_schema.config.options import Resolved
 from ipc_schema.config.sources import add_arguments, config_file_of
+from logos_deploy.node.processes import PROCESSES
 from logos_process.config_file import read_toml
-
-_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "kernel": ("kernel_proc", "logos-kernel"),
-    "mapi": ("mapi_proc", "logos-mapi"),
-    "gateway": ("logos_gateway", "logos-gateway"),
-    "bridge": ("logos_bridge", "logos-bridge"),
-}
-_CONFIGURATIONS: Final[Mapping[str, tuple[Schema[Any], Callable[..., Any]]]] = {
-    "kernel": (KERNEL_SCHEMA, load_kernel_config),
-    "mapi": (MAPI_SCHEMA, load_mapi_config),
-    "gateway": (GATEWAY_SCHEMA, load_gateway_config),
-    "bridge": (BRIDGE_SCHEMA, load_bridge_config),
-}
 
 
 class ProcessConfigError(Exception):
@@ -60,15 +44,10 @@ def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str]
 
     Raises `ProcessConfigError` for another program.
     """
-    schema, load = _CONFIGURATIONS[table]
-    start = next(
-        (
-            index + 1
-            for index, word in enumerate(command)
-            if word in _MODULES[table] or Path(word).name in _MODULES[table]
-        ),
-        None,
-    )
+    kind = PROCESSES[table]
+    schema, programs = kind.schema, (kind.module, f"logos-{table}")
+    words = enumerate(command)
+    start = next((at + 1 for at, word in words if word in programs or Path(word).name in programs), None)
     if start is None:
         raise ProcessConfigError(f"the process was not started as {table}: {' '.join(command[:4])}")
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
@@ -79,5 +58,5 @@ def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str]
         raise ProcessConfigError(f"its command line cannot be read: {error}") from None
     path = config_file_of(schema, flags, environ)
     file = read_toml(str(cwd / path)) if path else None
-    resolved: Resolved[Any] = load(flags=flags, environ=environ, file=file).resolved
+    resolved: Resolved[Any] = kind.load(flags=flags, environ=environ, file=file).resolved
     return resolved

@@ -7,22 +7,13 @@ and `bridge.<option>` address one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from ipc_schema.config.bridge import BRIDGE_SCHEMA
-from ipc_schema.config.gateway import GATEWAY_SCHEMA
-from ipc_schema.config.kernel import KERNEL_SCHEMA
-from ipc_schema.config.mapi import MAPI_SCHEMA
-from ipc_schema.config.options import ConfigError, Schema
+from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import CONFIG_FILE, visible_secret
+from logos_deploy.node.processes import SCHEMAS
 
-SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
-    "kernel": KERNEL_SCHEMA,
-    "mapi": MAPI_SCHEMA,
-    "gateway": GATEWAY_SCHEMA,
-    "bridge": BRIDGE_SCHEMA,
-}
 # The same name in both processes, but one value for both would clash.
 _OWN_TO_EACH: Final = frozenset({"ipc-control"})
 
@@ -60,7 +51,7 @@ class NodeOverrides:
             raise ConfigError(key, f"is not an option of a process: give --{CONFIG_FILE}")
         having = [table for table in self._tables if key in SCHEMAS[table]]
         if not having:
-            if key in MAPI_SCHEMA:
+            if key in SCHEMAS["mapi"]:
                 raise ConfigError(key, "is an option of MAPI, which --kernel-only leaves out")
             hints = (SCHEMAS[table].hint(key) for table in self._tables)
             raise ConfigError(key, f"there is no such option{next(filter(None, hints), '')}")

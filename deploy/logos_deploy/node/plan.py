@@ -22,9 +22,10 @@ from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import MapiConfig, Mode, load_mapi_config
 from ipc_schema.config.options import PortUse, Resolved, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags
-from logos_deploy.node.overrides import SCHEMAS, NodeOverrides
+from logos_deploy.node.overrides import NodeOverrides
+from logos_deploy.node.processes import SCHEMAS
 
-_TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
+_TABLES: Final = tuple(SCHEMAS)
 _DIRECTORIES: Final = ("data-dir", "ipc-dir", "kernel-dir")
 
 ReadToml = Callable[[str], TomlFile]

@@ -15,7 +15,7 @@ from ipc_schema.paths import kernel_endpoints
 from logos_client.kernel import KernelClient
 from logos_deploy.control import wait_ready
 from logos_deploy.exits import CommandError, Exit
-from logos_deploy.node.programs import OWN_VARIABLES
+from logos_deploy.node.processes import without_own_variables
 from logos_process.parent_watch import PARENT, ParentPipe
 
 _START_SECONDS: Final = 30.0
@@ -56,7 +56,6 @@ async def probe_kernel(options: Sequence[str]) -> AsyncIterator[KernelClient]:
 
 @contextlib.asynccontextmanager
 async def _process(directory: Path, options: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    environ = {name: text for name, text in os.environ.items() if not name.startswith(OWN_VARIABLES)}
     pipe = ParentPipe()
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -64,7 +63,7 @@ async def _process(directory: Path, options: Sequence[str]) -> AsyncIterator[asy
             stdin=pipe.reading,
             stdout=log,
             stderr=log,
-            env={**environ, PARENT: "0"},
+            env={**without_own_variables(os.environ), PARENT: "0"},
             # Ctrl-C is for us alone: we end it ourselves
             start_new_session=True,
         )

@@ -9,22 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ipc_schema.config.sources import CONFIG_FILE, to_environment, variable_of
-from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.plan import NodePlan
+from logos_deploy.node.processes import PROCESSES, SCHEMAS, without_own_variables
 
 STOP_SECONDS: Final = 6
 """Seconds from TERM to KILL: the processes stop by themselves sooner."""
-
-_PRIORITIES: Final = {"kernel": 10, "mapi": 20, "gateway": 30, "bridge": 30}
-_MODULES: Final = {
-    "kernel": "kernel_proc",
-    "mapi": "mapi_proc",
-    "gateway": "logos_gateway",
-    "bridge": "logos_bridge",
-}
-_START_SECONDS: Final = {"gateway": 2, "bridge": 2}
-"""If gateway or bridge cannot run, the node runs on without them."""
-OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_", "LOGOS_BRIDGE_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +32,16 @@ class Program:
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables for starting it: ours without those that would configure the node unnoticed,
         plus its own."""
-        kept = {name: value for name, value in environ.items() if not name.startswith(OWN_VARIABLES)}
-        return {**kept, **self.variables}
+        return {**without_own_variables(environ), **self.variables}
 
 
 def programs_of(plan: NodePlan) -> list[Program]:
     """Return processes that read arguments, and the environment and file that the plan was made from."""
-    return [
-        Program(
-            table,
-            _python(table, *plan.arguments(table)),
-            _PRIORITIES[table],
-            _START_SECONDS.get(table, 0),
-        )
-        for table in plan.tables
-    ]
+    programs = []
+    for table in plan.tables:
+        kind, command = PROCESSES[table], _python(table, *plan.arguments(table))
+        programs.append(Program(table, command, kind.priority, kind.start_seconds))
+    return programs
 
 
 def launch_programs(plan: NodePlan) -> list[Program]:
@@ -73,10 +57,10 @@ def launch_programs(plan: NodePlan) -> list[Program]:
         if (file := plan.files.get(table)) is not None:
             variables[variable_of(schema, CONFIG_FILE)] = file
         command = _python(table, f"--data-dir={options['data-dir']}")
-        programs.append(Program(table, command, _PRIORITIES[table], variables=variables))
+        programs.append(Program(table, command, PROCESSES[table].priority, variables=variables))
     return programs
 
 
 def _python(table: str, *arguments: str) -> tuple[str, ...]:
     # -P: do not import from the working directory
-    return (sys.executable, "-P", "-m", _MODULES[table], *arguments)
+    return (sys.executable, "-P", "-m", PROCESSES[table].module, *arguments)

@@ -18,7 +18,7 @@ from ipc_schema.config.options import ConfigError
 from ipc_schema.config.presets import find_preset
 from ipc_schema.config.sources import CONFIG_FILE, TABLES, config_file_of, to_environment, variable_of
 from ipc_schema.topics import autoshard
-from logos_deploy.node.overrides import SCHEMAS
+from logos_deploy.node.processes import SCHEMAS
 from logos_deploy.node.reference import REFERENCE_LISTS, REFERENCE_OPTIONS, Fate
 
 PREFIXES: Final = ("WAKUNODE2_", "LOGOS_DELIVERY_NODE_")
@@ -85,17 +85,16 @@ def take_over(
     given = {**theirs, **variables, **flags}
     given.pop(CONFIG_FILE, None)
     warnings = [f"no option, ignored: {', '.join(foreign)}"] if foreign else []
-    beside = {name.strip().removeprefix("kernel."): value for name, _, value in map(_parts, words)}
+    beside = {
+        name.strip().removeprefix("kernel."): value
+        for name, _, value in (word.partition("=") for word in words)
+    }
     translation = _Translation(given, environ, beside, warnings)
     below, above, kernel_only = translation.run()
     own = {name: text for name, text in environ.items() if text.strip() or name not in below}
     if theirs:
         own = {name: text for name, text in own.items() if not _names_file(name, text, named)}
     return TranslatedSources({**below, **own, **above}, kernel_only, ours, tuple(warnings))
-
-
-def _parts(word: str) -> tuple[str, str, str]:
-    return word.partition("=")
 
 
 def _names_file(variable: str, text: str, path: str | None) -> bool:

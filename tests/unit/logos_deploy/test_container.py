@@ -16,8 +16,8 @@ import yaml  # type: ignore[import-untyped]
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.sources import variable_of
 from logos_deploy import cli
-from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
+from logos_deploy.node.processes import SCHEMAS
 from logos_process.command_line import CommandLine
 from tests.unit.logos_deploy.container_files import CONTAINER, compose, defaults, instructions
 

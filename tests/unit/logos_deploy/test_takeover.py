@@ -9,8 +9,8 @@ import pytest
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import parse_toml
 from ipc_schema.topics import autoshard
-from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
+from logos_deploy.node.processes import SCHEMAS
 from logos_deploy.node.reference import REFERENCE_LISTS, REFERENCE_OPTIONS, Fate
 from logos_deploy.node.takeover import PREFIXES, TranslatedSources, split_words, take_over
 
