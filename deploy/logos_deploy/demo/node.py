@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from ipc_schema.control import ControlHealthReply
-from ipc_schema.paths import gateway_address_file, run_directory
+from ipc_schema.paths import run_directory
 from logos_client.kernel import KernelClient
-from logos_deploy.control import wait_ready
+from logos_deploy.control import gateway_addresses, wait_ready
 from logos_deploy.demo.app import DemoError
 from logos_deploy.node.follow import tail
 from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.plan import NodeRequest, plan_node
+from logos_deploy.node.processes import without_own_variables
 from logos_deploy.node.supervisor import Supervisor
 from logos_process.config_file import read_toml
 
@@ -33,15 +33,6 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [int(probe.getsockname()[1]) for probe in probes]
-
-
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without variables that would configure our processes."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_"))
-    }
 
 
 class DemoNode:
@@ -59,7 +50,7 @@ class DemoNode:
         """`http_port`: where its gateway serves; None: it has none."""
         self.name = name
         self.run_dir = run_directory(data_dir)
-        environ = clean_environment(os.environ)
+        environ = without_own_variables(os.environ)
         request = NodeRequest(
             data_dir=str(data_dir),
             # A fixed port, so that the others find the kernel again after it was killed.
@@ -112,16 +103,15 @@ class DemoNode:
 
     async def http_url(self) -> str:
         """Return the URL of its gateway once that listens. Raises `DemoError`."""
-        path = gateway_address_file(self.run_dir)
         try:
             async with asyncio.timeout(_READY):
-                while not path.exists():  # noqa: ASYNC110 - a file has no event
+                while (found := gateway_addresses(self.run_dir)) is None:  # noqa: ASYNC110 - a file has no event
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise DemoError(f"the gateway of node {self.name} does not listen") from None
-        found = json.loads(path.read_text(encoding="utf-8"))
-        self._see(found["pid"])
-        return str(found["rest"])
+        pid, urls = found
+        self._see(pid)
+        return urls["rest"]
 
     def kill(self, what: str) -> int:
         """kill -9 the kernel or the MAPI, by the process id in its health. Return that id."""
