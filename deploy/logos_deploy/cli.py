@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 from typing import Final
@@ -20,14 +20,13 @@ from logos_client.exceptions import (
     RequestError,
     TemporaryError,
 )
-from logos_deploy.commands import node, up
 from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
 from logos_process.output import reserve_standard_descriptors, unblocked_output
 from logos_process.version import version
 
-COMMANDS: Final[tuple[ModuleType, ...]] = tuple(
-    import_module(f"logos_deploy.commands.{name.replace('-', '_')}") for name in COMMAND_EXITS
-)
+COMMANDS: Final[Mapping[str, ModuleType]] = {
+    name: import_module(f"logos_deploy.commands.{name.replace('-', '_')}") for name in COMMAND_EXITS
+}
 
 _EXITS: Final = """exit codes:
   0 done    1 failed    2 wrong command line    65 input refused    69 no node there
@@ -45,13 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"logos {version()}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for module in COMMANDS:
+    for name, module in COMMANDS.items():
         sub = commands.add_parser(
-            module.NAME,
-            help=module.HELP,
-            description=module.HELP,
-            epilog=_epilog(module.NAME),
-            allow_abbrev=False,
+            name, help=module.HELP, description=module.HELP, epilog=_epilog(name), allow_abbrev=False
         )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
@@ -67,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand. Return its exit code."""
     reserve_standard_descriptors()
     parsed = _parse(arguments)
-    with unblocked_output() if parsed.command in (up.NAME, node.NAME) else contextlib.nullcontext():
+    with unblocked_output() if parsed.command in ("up", "node") else contextlib.nullcontext():
         return _run(parsed)
 
 

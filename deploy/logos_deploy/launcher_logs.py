@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from logos_deploy.node.follow import tail
+
 MAX_LOG_BYTES: Final = 10 << 20
 _BACKUPS: Final = 3
-_TAIL: Final = 16 << 10
 
 
 class LogFile:
@@ -57,11 +58,4 @@ class LogFile:
 
     def lines_since(self, position: int, most: int = 20) -> list[str]:
         """Return the last lines written behind `position`."""
-        try:
-            with self.path.open("rb") as file:
-                end = file.seek(0, os.SEEK_END)
-                file.seek(max(position if position <= end else 0, end - _TAIL))
-                text = file.read()
-        except FileNotFoundError:
-            return []
-        return text.decode("utf-8", "replace").splitlines()[-most:]
+        return tail(self.path, most, position)

@@ -73,22 +73,10 @@ class NodeProcesses:
             program.name: logs / f"{program.name}.log" for program in self._programs
         }
         self._pipe: ParentPipe | None = None
-        self._keepers: list[Keeper] = []
+        self.keepers: list[Keeper] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._rotation: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    # -- what is known ---------------------------------------------------------------------------------------
-
-    @property
-    def pids(self) -> dict[str, int | None]:
-        """Process ids by name; None for a process that is not running."""
-        return {keeper.name: keeper.pid for keeper in self._keepers}
-
-    @property
-    def restarts(self) -> dict[str, int]:
-        """Number of restarts by name."""
-        return {keeper.name: keeper.restarts for keeper in self._keepers}
 
     # -- start -----------------------------------------------------------------------------------------------
 
@@ -103,13 +91,13 @@ class NodeProcesses:
         try:
             for program in self._programs:
                 log = LogFile(self.logs[program.name])
-                self._keepers.append(Keeper(program, os.environ, self._pipe, log))
-                self._tasks.append(self._keepers[-1].keep())
+                self.keepers.append(Keeper(program, os.environ, self._pipe, log))
+                self._tasks.append(self.keepers[-1].keep())
             await self._wait_ready(timeout)
         except BaseException:
             await self.close()
             raise
-        for keeper, task in zip(self._keepers, self._tasks, strict=True):
+        for keeper, task in zip(self.keepers, self._tasks, strict=True):
             keeper.settled = True
             task.add_done_callback(self._ended)
         self._rotation = asyncio.get_running_loop().create_task(self._rotate(), name="log rotation")
@@ -132,7 +120,7 @@ class NodeProcesses:
         controls = (self.plan.kernel.endpoints.control, self.mapi.endpoints.control)
         waits = [
             asyncio.create_task(wait_ready(control, pid=keeper.pid))
-            for control, keeper in zip(controls, self._keepers, strict=True)
+            for control, keeper in zip(controls, self.keepers, strict=True)
         ]
         ready = asyncio.gather(*waits)
         try:
@@ -142,7 +130,7 @@ class NodeProcesses:
                 if task.done():
                     self._raise_for(task)
             if not ready.done():
-                late = [k for k, wait in zip(self._keepers, waits, strict=True) if not wait.done()]
+                late = [k for k, wait in zip(self.keepers, waits, strict=True) if not wait.done()]
                 name = late[0].name
                 output = late[0].output.lines_since(0)
                 raise LaunchError(
@@ -188,7 +176,7 @@ class NodeProcesses:
     async def _rotate(self) -> None:
         while True:
             await asyncio.sleep(_ROTATE_SECONDS)
-            for keeper in self._keepers:
+            for keeper in self.keepers:
                 await asyncio.to_thread(keeper.output.rotate)
 
     # -- stop ------------------------------------------------------------------------------------------------
@@ -203,10 +191,10 @@ class NodeProcesses:
         if self._rotation is not None:
             self._rotation.cancel()
         try:
-            for keeper in reversed(self._keepers):
+            for keeper in reversed(self.keepers):
                 await keeper.stop()
         except BaseException:
-            for keeper in self._keepers:
+            for keeper in self.keepers:
                 keeper.kill()
             raise
         finally:
@@ -242,12 +230,12 @@ class LaunchFacts:
     @property
     def pids(self) -> Mapping[str, int | None]:
         """Process ids of `kernel` and `mapi`; None while one is being restarted."""
-        return self._processes.pids
+        return {keeper.name: keeper.pid for keeper in self._processes.keepers}
 
     @property
     def restarts(self) -> Mapping[str, int]:
         """Number of restarts of each process."""
-        return self._processes.restarts
+        return {keeper.name: keeper.restarts for keeper in self._processes.keepers}
 
 
 def config_error_of(said: str) -> ConfigError | None:

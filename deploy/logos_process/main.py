@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
+from ipc_schema.config.common import BaseConfig
 from ipc_schema.config.options import ConfigError, Schema
 from logos_process import logs
 from logos_process.command_line import CommandLine
@@ -21,16 +22,7 @@ from logos_process.version import version
 log = logging.getLogger(__name__)
 
 
-class _Config(Protocol):
-    @property
-    def log_level(self) -> str: ...
-    @property
-    def log_format(self) -> str: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-
-
-C = TypeVar("C", bound=_Config)
+C = TypeVar("C", bound=BaseConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

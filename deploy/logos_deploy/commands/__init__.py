@@ -1,5 +1,5 @@
 """The subcommands of `logos`.
 
-Each module has `NAME`, `HELP`, `add_arguments(parser)` and `run(arguments)`, which returns the exit code or
-raises `CommandError` or `ConfigError`.
+Each module is named after its command, and has `HELP`, `add_arguments(parser)` and `run(arguments)`, which
+returns the exit code or raises `CommandError` or `ConfigError`.
 """

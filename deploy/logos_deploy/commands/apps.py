@@ -13,7 +13,6 @@ from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import duration, one_line, size, table
 
-NAME: Final = "apps"
 HELP: Final = "show the apps of a node: backlog, position in the stream, last seen"
 
 

@@ -18,7 +18,6 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import size, table
 from logos_process.version import version
 
-NAME: Final = "backup"
 HELP: Final = "copy a node's key, apps, peers and archive to a directory, also while it runs"
 
 

@@ -14,7 +14,6 @@ from logos_deploy.node.load import Load, LoadResult, percentile, run_load
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import one_line, table
 
-NAME: Final = "bench"
 HELP: Final = "send messages through this node, and show the rate, the latencies and the losses"
 
 _CONNECT: Final = 5.0

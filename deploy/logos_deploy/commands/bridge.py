@@ -12,7 +12,6 @@ from logos_deploy.commands.where import add_where, where
 from logos_deploy.control import bridge_status
 from logos_deploy.exits import CommandError, Exit
 
-NAME: Final = "bridge"
 HELP: Final = "look at the bridge between the node and NATS JetStream"
 
 _FROZEN_SECONDS: Final = 10

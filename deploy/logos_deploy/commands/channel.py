@@ -33,7 +33,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import one_line, payload_text, size, table
 
-NAME: Final = "channel"
 HELP: Final = "take part in a reliable channel: open, send, listen, status"
 
 _CONNECT: Final = 3.0

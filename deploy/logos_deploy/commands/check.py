@@ -15,7 +15,6 @@ from logos_deploy.node.canary import SERVICES, NodeReport, ServiceAnswer, look_a
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import one_line, table
 
-NAME: Final = "check"
 HELP: Final = "dial any node: transport, agent, cluster, shards, latency, and whether its services answer"
 
 _TIMEOUT: Final = 15.0

@@ -19,7 +19,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.environment import ProcessConfigError, config_of_process
 from logos_deploy.text import one_line, table
 
-NAME: Final = "config"
 HELP: Final = "show the configuration of a node, with the source of each value"
 
 Rows = list[dict[str, Any]]
@@ -42,7 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.overrides.append(f"ipc-dir={arguments.ipc_dir}")
     if arguments.running and (words := _words_of_a_node_to_be(arguments)):
         raise CommandError(Exit.USAGE, f"--running: {words} is for a node that does not run yet")
-    found = _of_the_running(where(arguments)) if arguments.running else _of_a_node_to_be(arguments)
+    found = (
+        asyncio.run(_of_the_running(where(arguments))) if arguments.running else _of_a_node_to_be(arguments)
+    )
     print_result(arguments, found, as_text(found, everything=arguments.all), indent=2)
     return Exit.OK
 
@@ -65,11 +66,7 @@ def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
     return found
 
 
-def _of_the_running(place: NodePlace) -> dict[str, Rows | None]:
-    return asyncio.run(_ask(place))
-
-
-async def _ask(place: NodePlace) -> dict[str, Rows | None]:
+async def _of_the_running(place: NodePlace) -> dict[str, Rows | None]:
     """Ask the kernel for its own. The others have no such request, so re-read their command lines."""
     try:
         async with KernelClient.connect(place.kernel, timeout=3.0) as client:

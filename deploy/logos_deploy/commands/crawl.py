@@ -23,7 +23,6 @@ from logos_deploy.node.crawler import Crawl, CrawlPlan, crawling
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, one_line, table
 
-NAME: Final = "crawl"
 HELP: Final = "walk a network by discv5 and peer exchange, and count its nodes"
 
 _PROGRESS_SECONDS: Final = 5.0

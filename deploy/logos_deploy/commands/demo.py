@@ -10,7 +10,6 @@ from logos_deploy.demo.story import tell
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 
-NAME: Final = "demo"
 HELP: Final = "two nodes on this machine: messages both ways, kill -9, recovery"
 
 

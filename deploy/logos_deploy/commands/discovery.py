@@ -19,7 +19,6 @@ from logos_deploy.node.checkup import Level
 from logos_deploy.node.network_view import NetworkView, diagnose, look, wanted_peers
 from logos_deploy.text import count, duration, one_line, table
 
-NAME: Final = "discovery"
 HELP: Final = "show how a node finds its peers, and problems with it; read a node list"
 
 _LIST_SECONDS: Final = 30.0

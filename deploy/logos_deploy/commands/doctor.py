@@ -27,7 +27,6 @@ from logos_deploy.node.supervisor import wanted_descriptors
 from logos_deploy.text import count, one_line
 from logos_process.lock import holder_of
 
-NAME: Final = "doctor"
 HELP: Final = "check packages, directories, ports, limits and clock; explain why a node finds no peers"
 
 _PATIENCE: Final = 5.0
@@ -88,9 +87,8 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from checkup.check_ports(plan.ports)
     discovery = plan.kernel.discovery
     if discovery.discv5 and discovery.discv5_port:
-        yield checkup.check_udp_port(
-            PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
-        )
+        use = PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
+        yield from checkup.check_ports([use], udp=True)
     yield check_sources(plan.kernel)
 
 

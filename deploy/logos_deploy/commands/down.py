@@ -28,7 +28,6 @@ from logos_deploy.node.running import (
 )
 from logos_deploy.session import run_interruptible
 
-NAME: Final = "down"
 HELP: Final = "stop the node of a data directory gracefully"
 
 _POLL: Final = 0.05
@@ -50,7 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
 async def _down(place: NodePlace, arguments: argparse.Namespace) -> int:
     found = _holders(place)
     with contextlib.ExitStack() as stack:
-        handles = _hold(stack, found)
+        handles: dict[str, ProcessHandle] = {}
+        _hold(stack, handles, found)
         try:
             how = await _ask(place, found, handles)
         except PermissionError as error:
@@ -58,7 +58,7 @@ async def _down(place: NodePlace, arguments: argparse.Namespace) -> int:
         left = await _wait(place, arguments.timeout)
         killed = False
         if left and arguments.kill:
-            _hold_more(stack, handles, left)
+            _hold(stack, handles, left)
             killed = sum(handle.kill() for handle in handles.values()) > 0
             left = await _wait(place, 5.0)
     if arguments.json:
@@ -86,13 +86,8 @@ def _holders(place: NodePlace) -> list[Holder]:
         raise CommandError(Exit.FAILED, f"the data directory is another user's: {error}") from None
 
 
-def _hold(stack: contextlib.ExitStack, found: list[Holder]) -> dict[str, ProcessHandle]:
-    handles: dict[str, ProcessHandle] = {}
-    _hold_more(stack, handles, found)
-    return handles
-
-
-def _hold_more(stack: contextlib.ExitStack, handles: dict[str, ProcessHandle], found: list[Holder]) -> None:
+def _hold(stack: contextlib.ExitStack, handles: dict[str, ProcessHandle], found: list[Holder]) -> None:
+    """Add handles of processes that were found."""
     for holder in found:
         known = handles.get(holder.role)
         if known is None or known.pid != holder.pid:

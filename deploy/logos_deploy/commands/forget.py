@@ -11,7 +11,6 @@ from logos_deploy.commands.where import NodePlace, add_query_options, where
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 
-NAME: Final = "forget"
 HELP: Final = "delete a named app: its waiting events, subscriptions and channels"
 
 

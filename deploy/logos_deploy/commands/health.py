@@ -18,7 +18,6 @@ from logos_deploy.exits import Exit
 from logos_deploy.node.running import mapi_is_supervised
 from logos_deploy.session import run_interruptible
 
-NAME: Final = "health"
 HELP: Final = "check whether the processes of a node are ready"
 
 _POLL: Final = 0.25

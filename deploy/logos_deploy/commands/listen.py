@@ -25,7 +25,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import one_line, payload_text
 
-NAME: Final = "listen"
 _CONNECT: Final = 3.0
 HELP: Final = "print the messages of content topics as they arrive"
 

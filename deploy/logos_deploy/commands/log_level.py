@@ -13,7 +13,6 @@ from logos_deploy.control import ask_health
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 
-NAME: Final = "log-level"
 HELP: Final = "show or change the log level of a running node, until it is restarted"
 
 _UNKNOWN: Final = "unknown"

@@ -10,7 +10,6 @@ from typing import Final
 
 from logos_deploy.commands import up
 
-NAME: Final = "node"
 HELP: Final = "run a node from the command line, variables and file of the reference's node"
 
 

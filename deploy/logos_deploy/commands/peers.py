@@ -17,7 +17,6 @@ from logos_deploy.exits import Exit
 from logos_deploy.node.network_view import NetworkView, look, reason, wanted_peers
 from logos_deploy.text import count, duration, one_line, table
 
-NAME: Final = "peers"
 HELP: Final = "show a node's connected and known peers, their origin and services"
 
 _SERVICES: Final = (

@@ -16,7 +16,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
-NAME: Final = "pending"
 HELP: Final = "show pending sends: their number, or those of one app"
 
 _CONNECT: Final = 5.0

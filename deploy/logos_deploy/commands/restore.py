@@ -14,7 +14,6 @@ from logos_deploy.node.backup import DATABASE, BackupError, read_backup, restore
 from logos_deploy.node.running import holders
 from logos_deploy.text import size, table
 
-NAME: Final = "restore"
 HELP: Final = "put a backup into a data directory whose node does not run"
 
 

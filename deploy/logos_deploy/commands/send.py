@@ -19,7 +19,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import size
 
-NAME: Final = "send"
 HELP: Final = "send a message and wait for the outcome"
 
 _CONNECT: Final = 3.0

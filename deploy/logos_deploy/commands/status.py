@@ -23,7 +23,6 @@ from logos_deploy.node.network_view import reachable_text
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
-NAME: Final = "status"
 HELP: Final = "show a node's processes, peers, shards and apps"
 
 _INFO: Final = ("MyPeerId", "MyMultiaddresses", "MaxMessageSize")

@@ -31,7 +31,6 @@ from logos_deploy.node.store_file import StoreFileError, StoreFileReader, StoreF
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
-NAME: Final = "store"
 HELP: Final = "show this node's archive; sync it with other stores now, verify, export and import it"
 
 SYNC_SECONDS: Final = 600.0

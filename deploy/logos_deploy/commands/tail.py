@@ -29,7 +29,6 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, one_line, payload_text, size
 
-NAME: Final = "tail"
 HELP: Final = "print the kernel's events: messages (without payloads), health, peers"
 
 _CONNECT: Final = 3.0

@@ -31,7 +31,6 @@ from logos_process.config_file import read_text, read_toml
 from logos_process.service_manager import ServiceManager
 from logos_process.stopping import stop_signals
 
-NAME: Final = "up"
 HELP: Final = "run a node (kernel and Messaging API) in the foreground, under supervision"
 
 _LOOK: Final = 0.2

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from logos_process.directories import make_parents, private_directory
+from logos_process.files import replace_file
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "logos-backup"
@@ -30,7 +32,6 @@ SPOOL: Final = "store-spool.sqlite3"
 """Messages that are not in the archive yet, because its PostgreSQL is away."""
 PLAIN_FILES: Final = ("nodekey", "enr", "peers.json", "links.json", "resume.json")
 _SIDE: Final = ("-wal", "-shm", ".generation", ".written", ".damaged")
-_CHUNK: Final = 1 << 20
 _MAX_MANIFEST: Final = 1 << 20
 
 
@@ -71,12 +72,12 @@ def back_up(
             raise BackupError(f"there is no node's data in {data_dir}")
         rows = {one.name: {"size": one.size, "sha256": one.sha256} for one in made}
         manifest = {"format": FORMAT, "version": VERSION, "software": version, "made_ns": time.time_ns()}
-        _write(draft / MANIFEST, json.dumps({**manifest, "files": rows}, indent=2).encode() + b"\n")
+        replace_file(draft / MANIFEST, json.dumps({**manifest, "files": rows}, indent=2) + "\n")
         _sync(draft)
         draft.rename(target)
         _sync(target.parent)
     except BaseException:
-        _remove(draft)
+        shutil.rmtree(draft)
         raise
     return tuple(made)
 
@@ -189,8 +190,7 @@ def _copy(source: Path, target: Path) -> BackupFile:
     with source.open("rb") as reader:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as writer:
-            while chunk := reader.read(_CHUNK):
-                writer.write(chunk)
+            shutil.copyfileobj(reader, writer)
             writer.flush()
             os.fsync(writer.fileno())
     return _described(target)
@@ -202,23 +202,9 @@ def _described(path: Path) -> BackupFile:
         return BackupFile(path.name, os.fstat(file.fileno()).st_size, digest)
 
 
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(directory: Path) -> None:
-    for path in directory.iterdir():
-        path.unlink()
-    directory.rmdir()

@@ -62,12 +62,13 @@ class LogFollower:
             self._file = None
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """Return the last lines of a file, within its last 64 KiB; empty if it cannot be read."""
+def tail(path: Path, lines: int, since: int = 0) -> list[str]:
+    """Return the last lines of a file, within its last 64 KiB and behind position `since`, unless it was
+    truncated meanwhile; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _CHUNK))
+            file.seek(max(since if since <= size else 0, size - _CHUNK))
             data = file.read()
     except OSError:
         return []

@@ -9,15 +9,16 @@ from collections.abc import Iterable
 from ipc_schema.config.options import ConfigError, PortUse
 
 
-def refuse_taken_ports(uses: Iterable[PortUse]) -> None:
-    """Refuse a port that is in use: an error that names the key is better than a log line.
+def refuse_taken_ports(uses: Iterable[PortUse], *, udp: bool = False) -> None:
+    """Refuse a TCP (or UDP) port that is in use: an error that names the key is better than a log line.
 
     Raises `ConfigError`.
     """
     for use in uses:
         family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM) as probe:
+            if not udp:  # there it would let us share the port with another socket (socket(7))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((use.address, use.port))
             except OSError as error:

@@ -3,7 +3,6 @@ owner's flock."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,14 +55,7 @@ def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[H
         (GATEWAY, lock_path(gateway_directory(run_dir))),
         (BRIDGE, lock_path(bridge_directory(run_dir))),
     )
-    return list(_held(locks))
-
-
-def _held(locks: Iterable[tuple[Role, Path]]) -> Iterator[Holder]:
-    for role, path in locks:
-        pid = holder_of(path)
-        if pid is not None:
-            yield Holder(role, pid, path)
+    return [Holder(role, pid, path) for role, path in locks if (pid := holder_of(path)) is not None]
 
 
 def supervisor_rpc(paths: SupervisorPaths) -> SupervisorRpc | None:

@@ -114,11 +114,13 @@ def test_ports() -> None:
         (finding,) = checkup.check_ports(uses)
         assert finding.level is Level.FAIL
         assert finding.text.startswith("tcp-port: port ")
-        use = PortUse("discv5-udp-port", "127.0.0.1", udp.getsockname()[1])
-        assert checkup.check_udp_port(use).level is Level.FAIL
+        udp_uses = [PortUse("discv5-udp-port", "127.0.0.1", udp.getsockname()[1])]
+        (finding,) = checkup.check_ports(udp_uses, udp=True)
+        assert finding.level is Level.FAIL
     (finding,) = checkup.check_ports(uses)
     assert finding.level is Level.OK
-    assert checkup.check_udp_port(use).level is Level.OK
+    (finding,) = checkup.check_ports(udp_uses, udp=True)
+    assert finding.level is Level.OK
 
 
 def test_limits_and_versions() -> None:

@@ -80,8 +80,8 @@ def test_every_exit_code_and_command_is_explained() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for code in Exit:
         assert re.search(rf"^\| {int(code)} \|", text, re.MULTILINE), code
-    for module in cli.COMMANDS:
-        assert f"`logos {module.NAME}" in text
+    for name in cli.COMMANDS:
+        assert f"`logos {name}" in text
 
 
 def test_the_help_text_has_every_exit_code() -> None:
