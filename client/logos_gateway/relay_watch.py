@@ -1,18 +1,16 @@
-"""Follow the kernel's message streams for the polling routes, and fill their caches."""
+"""Follow the kernel's message streams for the routes that poll by content topic, and fill their caches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from ipc_schema.message import WakuMessage
-from ipc_schema.topics import shard_topic
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient, KernelFeed
 from logos_client.kernel_events import SOURCE_FILTER, KernelMessage, StreamLoss
-from logos_gateway.json_values import write_message
 from logos_gateway.polling_caches import TopicCache
 
 log = logging.getLogger(__name__)
@@ -21,10 +19,9 @@ _FEED_BYTES: Final = 4 << 20
 
 
 class RelayWatch:
-    """One feed per watched shard. `relay` is by pubsub topic, `auto` and `filter` by content topic."""
+    """One feed per watched shard. `auto` and `filter` are by content topic."""
 
     def __init__(self, capacity: int) -> None:
-        self.relay = TopicCache(capacity)
         self.auto = TopicCache(capacity)
         self.filter = TopicCache(capacity)
         self.filter_shards: set[int] = set()
@@ -44,7 +41,7 @@ class RelayWatch:
             for shard in shards:
                 if shard not in self._feeds:
                     feed = await kernel.events(shards=[shard], max_bytes=_FEED_BYTES).__aenter__()
-                    task = asyncio.get_running_loop().create_task(self._follow(shard, feed, kernel))
+                    task = asyncio.get_running_loop().create_task(self._follow(shard, feed))
                     self._feeds[shard] = feed, task
 
     async def unwatch(self, shard: int) -> None:
@@ -59,42 +56,30 @@ class RelayWatch:
         for shard in list(self._feeds):
             await self.unwatch(shard)
 
-    async def _follow(self, shard: int, feed: KernelFeed, kernel: KernelClient) -> None:
-        topic = shard_topic(kernel.network.cluster, shard)
+    async def _follow(self, shard: int, feed: KernelFeed) -> None:
         try:
             async for event in feed:
                 if isinstance(event, KernelMessage):
-                    self._keep(topic, event)
+                    self._keep(event)
                 elif isinstance(event, StreamLoss):
                     self.lost += 1 if event.last is None else event.last - event.first + 1
                     log.warning("events of shard %d are lost: %s", shard, event.reason)
         except LogosError as error:
             log.warning("the feed of shard %d ended: %s", shard, error)
 
-    def _keep(self, topic: str, event: KernelMessage) -> None:
-        """Keep a message undecoded: most are never polled, and only those that are become JSON."""
-        size = len(event.payload)
-        if event.source == SOURCE_FILTER:
-            self.filter.add(event.content_topic, event, size)
-            return
-        self.relay.add(topic, event, size)
-        self.auto.add(event.content_topic, event, size)
+    def _keep(self, event: KernelMessage) -> None:
+        cache = self.filter if event.source == SOURCE_FILTER else self.auto
+        if event.content_topic in cache:
+            cache.add(event.content_topic, _message(event), len(event.payload))
 
 
-def shown_messages(taken: Iterable[KernelMessage], *, proof: bool = True) -> list[dict[str, Any]]:
-    """Return cached messages in the reference's form."""
-    return [
-        write_message(
-            WakuMessage(
-                one.payload,
-                one.content_topic,
-                one.version,
-                one.timestamp,
-                one.meta,
-                one.proof,
-                one.ephemeral,
-            ),
-            proof=proof,
-        )
-        for one in taken
-    ]
+def _message(event: KernelMessage) -> WakuMessage:
+    return WakuMessage(
+        event.payload,
+        event.content_topic,
+        event.version,
+        event.timestamp,
+        event.meta,
+        event.proof,
+        event.ephemeral,
+    )

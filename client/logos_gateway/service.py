@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ipc_schema.config.gateway import GatewayConfig
 from ipc_schema.paths import gateway_address_file, gateway_directory
+from ipc_schema.topics import PubsubTopic
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_gateway.application import metrics_application, rest_application, rest_server
@@ -21,6 +22,7 @@ from logos_gateway.node_links import NodeLinks
 from logos_gateway.operator.pulse import Pulse
 from logos_gateway.operator.scrape import Scraper
 from logos_gateway.reference.messaging_cache import MessagingCache
+from logos_gateway.relay_topics import RelayTopics
 from logos_gateway.relay_watch import RelayWatch
 from logos_gateway.state import Gateway
 from logos_gateway.tokens import TokenFileError, Tokens, load_tokens
@@ -74,6 +76,7 @@ def _gateway(config: GatewayConfig) -> Gateway:
     gateway = Gateway(
         config=config,
         links=links,
+        topics=RelayTopics(config.relay_cache_capacity),
         watch=RelayWatch(config.relay_cache_capacity),
         journals=Journals(config.mapi),
         messaging=MessagingCache(config.mapi),
@@ -84,10 +87,9 @@ def _gateway(config: GatewayConfig) -> Gateway:
             """As the reference does, the node's own shards count as subscribed from the start."""
             try:
                 for shard in (await kernel.health()).shards:
-                    await gateway.watch.watch(kernel, [shard.shard])
-                    gateway.watch.relay.subscribe(shard.pubsub_topic)
+                    await gateway.topics.subscribe(kernel, PubsubTopic.parse(shard.pubsub_topic))
             except LogosError as error:
-                log.warning("the node's shards are not followed: %s", error)
+                log.warning("the node's shards are not subscribed: %s", error)
 
         links.on_kernel(subscribe_configured)
     return gateway

@@ -15,6 +15,7 @@ from logos_gateway.http_access import AccessCounters
 from logos_gateway.node_links import NodeLinks
 from logos_gateway.operator.request_figures import RequestFigures
 from logos_gateway.reference.messaging_cache import MessagingCache
+from logos_gateway.relay_topics import RelayTopics
 from logos_gateway.relay_watch import RelayWatch
 
 
@@ -24,6 +25,7 @@ class Gateway:
 
     config: GatewayConfig
     links: NodeLinks
+    topics: RelayTopics
     watch: RelayWatch
     journals: Journals
     messaging: MessagingCache

@@ -41,7 +41,8 @@ def _samples(gateway: Gateway) -> Iterator[Sample]:
     for reason, count in refused.items():
         yield "gateway_connections_refused", {"reason": reason}, count
     watch, messaging = gateway.watch, gateway.messaging
-    caches = {"relay": watch.relay, "auto": watch.auto, "filter": watch.filter}
+    yield "gateway_cache_dropped", {"cache": "relay"}, gateway.topics.dropped
+    caches = {"auto": watch.auto, "filter": watch.filter}
     for name, cache in caches.items():
         yield "gateway_cache_messages", {"cache": name}, len(cache)
         yield "gateway_cache_dropped", {"cache": name}, cache.dropped

@@ -11,9 +11,8 @@ from ipc_schema.topics import TopicError, place
 from logos_client.exceptions import DeadlineError, LogosError
 from logos_client.kernel import KernelClient
 from logos_gateway.bodies import json_response, reference_body
-from logos_gateway.json_values import BadBody, decode_json
+from logos_gateway.json_values import BadBody, decode_json, write_message
 from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
-from logos_gateway.relay_watch import shown_messages
 from logos_gateway.state import gateway_of, kernel_for
 
 router = APIRouter(prefix="/filter/v2", tags=["filter"])
@@ -177,4 +176,4 @@ async def messages(request: Request) -> Response:
     taken = gateway_of(request).watch.filter.take(topic)
     if taken is None:
         return PlainTextResponse(f"Not subscribed to topic: {topic}", 400)
-    return json_response(shown_messages(taken, proof=False))
+    return json_response([write_message(one, proof=False) for one in taken])

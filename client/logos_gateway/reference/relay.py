@@ -14,8 +14,7 @@ from ipc_schema.topics import PubsubTopic, TopicError, autoshard
 from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
-from logos_gateway.json_values import BadBody, decode_json, read_message
-from logos_gateway.relay_watch import shown_messages
+from logos_gateway.json_values import BadBody, decode_json, read_message, write_message
 from logos_gateway.state import Gateway, gateway_of, kernel_for
 
 router = APIRouter(prefix="/relay/v1", tags=["relay"])
@@ -67,8 +66,11 @@ async def subscribe(request: Request) -> Response:
     for topic in _parsed(await topics_of(request)):
         if topic.cluster != kernel.network.cluster:
             raise TextRefusal(500, f"Subscribe failed:the node is on cluster {kernel.network.cluster}")
-        await _watch(gateway, kernel, topic.shard)
-        if not gateway.watch.relay.subscribe(str(topic)):
+        try:
+            subscribed = await gateway.topics.subscribe(kernel, topic)
+        except LogosError as error:
+            raise TextRefusal(500, f"Subscribe failed:{error.message}") from None
+        if not subscribed:
             raise TextRefusal(500, "Subscribe failed:too many topics")
     return PlainTextResponse("OK")
 
@@ -78,17 +80,16 @@ async def unsubscribe(request: Request) -> Response:
     """Body: an array of pubsub topics. 200 `OK`."""
     gateway, kernel = await _kernel(request)
     for topic in _parsed(await topics_of(request)):
-        gateway.watch.relay.unsubscribe(str(topic))
-        await _unwatch_unused(gateway, kernel, topic.shard)
+        await gateway.topics.unsubscribe(kernel, topic)
     return PlainTextResponse("OK")
 
 
 @router.get("/messages/{pubsubTopic:path}", summary="Take the cached messages of a pubsub topic")
 async def messages(request: Request) -> Response:
     """Return the messages since the last call, oldest first; 404 if the topic is not subscribed."""
-    gateway, _ = await _kernel(request)
-    taken = gateway.watch.relay.take(request.path_params["pubsubTopic"])
-    return Response(None, 404) if taken is None else json_response(shown_messages(taken))
+    gateway, kernel = await _kernel(request)
+    taken = await gateway.topics.take(kernel, request.path_params["pubsubTopic"])
+    return Response(None, 404) if taken is None else json_response([write_message(one) for one in taken])
 
 
 @router.post("/messages/{pubsubTopic:path}", summary="Publish on a pubsub topic")
@@ -96,7 +97,7 @@ async def publish(request: Request) -> Response:
     """Body: a RelayWakuMessage. 200 `OK`, even without peers, as in the reference."""
     gateway, kernel = await _kernel(request)
     topic = request.path_params["pubsubTopic"]
-    if topic not in gateway.watch.relay:
+    if topic not in gateway.topics:
         raise TextRefusal(400, f"Failed to publish: Node not subscribed to topic: {topic}")
     message = await _message(request)
     with contextlib.suppress(NoPeersError):  # the reference answers 200 here; the auto route does not
@@ -144,7 +145,9 @@ async def auto_messages(request: Request) -> Response:
     gateway, _ = await _kernel(request)
     topic = request.path_params["contentTopic"]
     taken = gateway.watch.auto.take(topic)
-    return PlainTextResponse(topic, 404) if taken is None else json_response(shown_messages(taken))
+    if taken is None:
+        return PlainTextResponse(topic, 404)
+    return json_response([write_message(one) for one in taken])
 
 
 @router.post("/auto/messages", summary="Publish on the shard of the message's content topic")
@@ -214,8 +217,6 @@ async def _unwatch_unused(gateway: Gateway, kernel: KernelClient, shard: int) ->
 
 
 def _shards_in_use(gateway: Gateway, kernel: KernelClient) -> set[int]:
-    used = {PubsubTopic.parse(topic).shard for topic in gateway.watch.relay.topics}
     count = kernel.network.shard_count
-    used.update(autoshard(topic, count) for topic in gateway.watch.auto.topics if count)
-    used.update(gateway.watch.filter_shards)
-    return used
+    used = {autoshard(topic, count) for topic in gateway.watch.auto.topics if count}
+    return used | gateway.watch.filter_shards
