@@ -7,6 +7,7 @@ own requests, because the reference's texts for bad input must match exactly.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -24,7 +25,7 @@ from logos_gateway.apps import routes as app_routes
 from logos_gateway.apps import socket as app_socket
 from logos_gateway.bodies import TextRefusal, json_response
 from logos_gateway.dispatch import DirectRoutes, ErrorHandler
-from logos_gateway.http_access import AccessMiddleware
+from logos_gateway.http_access import AccessControl, AccessMiddleware
 from logos_gateway.operator import kernel_events, node_routes
 from logos_gateway.operator.exposition import CONTENT_TYPE, expose
 from logos_gateway.operator.pulse import Pulse
@@ -69,15 +70,20 @@ def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
 def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIApp:
     """Return what the listener serves: the application behind access control, with simple routes called
     directly."""
-    direct = DirectRoutes(app, state_of=app, routers=_routers(gateway), handlers=_HANDLERS)
-    access = AccessMiddleware(
-        direct,
-        tokens=tokens,
-        allow_origins=gateway.config.allow_origins,
-        hosts=gateway.config.hosts,
-        counters=gateway.access,
+    return DirectRoutes(
+        app,
+        state_of=app,
+        routers=_routers(gateway),
+        handlers=_HANDLERS,
+        access=_access(gateway, tokens, gateway.config.allow_origins),
+        figures=gateway.requests,
     )
-    return RequestFiguresMiddleware(access, figures=gateway.requests)
+
+
+def _access(gateway: Gateway, tokens: Tokens | None, allow_origins: Sequence[str]) -> AccessControl:
+    return AccessControl(
+        tokens=tokens, allow_origins=allow_origins, hosts=gateway.config.hosts, counters=gateway.access
+    )
 
 
 def _routers(gateway: Gateway) -> list[APIRouter]:
@@ -109,13 +115,7 @@ def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | Non
         ],
         middleware=[
             Middleware(RequestFiguresMiddleware, figures=gateway.requests),
-            Middleware(
-                AccessMiddleware,
-                tokens=tokens,
-                allow_origins=(),
-                hosts=gateway.config.hosts,
-                counters=gateway.access,
-            ),
+            Middleware(AccessMiddleware, control=_access(gateway, tokens, ())),
         ],
     )
     app.state.gateway = gateway

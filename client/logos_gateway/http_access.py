@@ -1,8 +1,8 @@
-"""Who may call which route: an ASGI middleware for host names, origins, tokens and scopes."""
+"""Who may call which route: host names, origins, tokens and scopes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from starlette.datastructures import MutableHeaders
@@ -78,12 +78,18 @@ def _head(scope: AsgiScope) -> _Head:
     return _Head(hosts, origins, authorization, site)
 
 
-class AccessMiddleware:
-    """Check host, origin, token and scope, in this order; add CORS headers to responses."""
+class Verdict(NamedTuple):
+    """On an HTTP request: refused with a response, or to be served. Either way these headers are added."""
+
+    refusal: Response | None
+    headers: Mapping[str, str]
+
+
+class AccessControl:
+    """Checks host, origin, token and scope, in this order."""
 
     def __init__(
         self,
-        app: ASGIApp,
         *,
         tokens: Tokens | None,
         allow_origins: Sequence[str],
@@ -92,29 +98,19 @@ class AccessMiddleware:
     ) -> None:
         """`tokens` None: everything is open (the listener is on loopback), except to pages from other sites
         in a browser on this host. `hosts`: names it may be called by, besides loopback's own."""
-        self._app = app
         self._hosts = tuple(name.lower() for name in hosts)
         self._tokens = tokens
         self._allowed = tuple(allow_origins)
         self._counters = counters
 
-    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
+    def judge(self, scope: AsgiScope) -> Verdict:
+        """Check an HTTP request."""
         head = _head(scope)
+        path: str = scope["path"]
         if not self._good_host(head):
-            self._counters.refused["host"] += 1
-            if scope["type"] == "websocket":
-                await _deny_socket(receive, send, 421)
-                return
             # Do not repeat the name: an attacker may have chosen it.
             text = "this name is not one of the gateway's: see rest-host"
-            await _refuse(scope["path"], ProblemError(421, "misdirected", text))(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
-            await self._socket(scope, head, receive, send)
-            return
+            return Verdict(_refuse(path, ProblemError(421, "misdirected", text)), {})
         acting = self._tokens is None and _acts(scope)
         decision = judge_origin(head.origins, self._allowed, host="".join(head.hosts), acting=acting)
         refusal = decision.refusal
@@ -124,39 +120,35 @@ class AccessMiddleware:
             self._counters.refused["origin"] += 1
             status, text = refusal
             code = "unauthorised" if status == 403 else "bad_request"
-            await _refuse(scope["path"], ProblemError(status, code, text))(scope, receive, send)
-            return
+            return Verdict(_refuse(path, ProblemError(status, code, text)), {})
         if scope["method"] == "OPTIONS":
-            await _preflight(dict(decision.headers))(scope, receive, send)
-            return
+            return Verdict(_preflight(dict(decision.headers)), {})
         problem = self._judge_token(scope, head.authorization)
-        if problem is not None:
-            response = _refuse(scope["path"], problem)
-            response.headers.update(decision.headers)
-            await response(scope, receive, send)
-            return
-        await self._app(scope, receive, _adding(send, dict(decision.headers)) if decision.headers else send)
+        return Verdict(None if problem is None else _refuse(path, problem), decision.headers)
 
-    def _good_host(self, head: _Head) -> bool:
-        if self._tokens is not None:  # no page has one, whatever its name is
-            return len(head.hosts) < 2
-        return len(head.hosts) == 1 and known_host(head.hosts[0], self._hosts)
-
-    async def _socket(self, scope: AsgiScope, head: _Head, receive: Receive, send: Send) -> None:
+    def judge_socket(self, scope: AsgiScope) -> int:
+        """Check a WebSocket. Return the status that refuses it, else 0."""
+        head = _head(scope)
+        if not self._good_host(head):
+            return 421
         origin = ", ".join(head.origins) if head.origins else None
         if not may_open_socket(origin, "".join(head.hosts), self._allowed):
             self._counters.refused["socket_origin"] += 1
-            await _deny_socket(receive, send, 403)
-            return
+            return 403
         offered = [name for name in scope.get("subprotocols", []) if name.startswith(BEARER_PROTOCOL)]
         authorization = head.authorization
         if authorization is None and offered:
             authorization = "Bearer " + offered[0].removeprefix(BEARER_PROTOCOL)
         problem = self._judge_token(scope, authorization)
-        if problem is not None:
-            await _deny_socket(receive, send, problem.status)
-            return
-        await self._app(scope, receive, send)
+        return 0 if problem is None else problem.status
+
+    def _good_host(self, head: _Head) -> bool:
+        if self._tokens is not None:  # no page has one, whatever its name is
+            good = len(head.hosts) < 2
+        else:
+            good = len(head.hosts) == 1 and known_host(head.hosts[0], self._hosts)
+        self._counters.refused["host"] += not good
+        return good
 
     def _judge_token(self, scope: AsgiScope, authorization: str | None) -> ProblemError | None:
         path = scope["path"]
@@ -173,6 +165,27 @@ class AccessMiddleware:
             return ProblemError(403, "unauthorised", f"this token does not allow the scope {needed}")
         scope[_GRANTED] = scopes
         return None
+
+
+class AccessMiddleware:
+    """`AccessControl` in front of an ASGI application."""
+
+    def __init__(self, app: ASGIApp, *, control: AccessControl) -> None:
+        self._app = app
+        self._control = control
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            status = self._control.judge_socket(scope)
+            if status:
+                await _deny_socket(receive, send, status)
+            else:
+                await self._app(scope, receive, send)
+        else:
+            refusal, headers = self._control.judge(scope)
+            await (refusal or self._app)(scope, receive, adding(send, headers) if headers else send)
 
 
 def _acts(scope: AsgiScope) -> bool:
@@ -202,7 +215,9 @@ def _preflight(added: dict[str, str]) -> Response:
     return Response(None, 200, added)
 
 
-def _adding(send: Send, added: dict[str, str]) -> Send:
+def adding(send: Send, added: Mapping[str, str]) -> Send:
+    """Return a `send` that adds these headers to the response."""
+
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(added)

@@ -16,8 +16,14 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import uvicorn
-from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from starlette.types import ASGIApp, Send
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ipc_schema.config.gateway import HttpConfig
@@ -40,6 +46,42 @@ refused: Final[Counter[str]] = Counter({"full": 0, "large_head": 0, "malformed":
 """Connections closed before a request was complete, by reason."""
 stalled: Final[Counter[str]] = Counter({"http": 0, "websocket": 0})
 """Connections closed because their client read nothing."""
+
+
+def answer_at_once(send: Send, response: Response) -> bool:
+    """Write a whole response. Return False, with nothing done, if that is left to `response` and `send`.
+
+    uvicorn writes the head and the body of a response apart, which is a second call of the system, a second
+    packet, and often a second turn of the client for each request.
+    """
+    cycle = getattr(send, "__self__", None)
+    if (
+        type(cycle) is not RequestResponseCycle
+        or cycle.disconnected
+        or cycle.response_started
+        or cycle.flow.write_paused
+        or cycle.scope["method"] == "HEAD"
+    ):
+        return False
+    parts = [STATUS_LINE[response.status_code]]
+    sized = response.status_code == 204
+    for headers in (cycle.default_headers, response.raw_headers):
+        for name, value in headers:
+            if name == b"connection" or HEADER_VALUE_RE.search(value):
+                return False
+            sized = sized or name == b"content-length"
+            parts += name, b": ", value, b"\r\n"
+    if not sized:
+        return False
+    parts += b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", bytes(response.body)
+    cycle.transport.write(b"".join(parts))
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 class ListenError(Exception):

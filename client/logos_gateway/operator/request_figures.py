@@ -47,6 +47,16 @@ class RequestFigures:
         counts[bisect_left(_BOUNDS, seconds)] += 1
         self._seconds[group] += seconds  # type: ignore[assignment]
 
+    def noting(self, send: Send, group: str, started: float) -> Send:
+        """Return a `send` that counts the response when its head is sent. `started`: by `perf_counter`."""
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.answered(group, message["status"], time.perf_counter() - started)
+            await send(message)
+
+        return sending
+
     def samples(self) -> Iterator[Sample]:
         """Yield all values."""
         for (group, status), count in self._answers.items():
@@ -79,16 +89,11 @@ class RequestFiguresMiddleware:
         if kind not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        figures, started = self._figures, time.perf_counter()
-
-        async def sending(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                group = route_group(scope["path"])
-                figures.answered(group, message["status"], time.perf_counter() - started)
-            await send(message)
-
+        figures = self._figures
+        if kind == "http":
+            send = figures.noting(send, route_group(scope["path"]), time.perf_counter())
         figures.open[kind] += 1
         try:
-            await self._app(scope, receive, sending if kind == "http" else send)
+            await self._app(scope, receive, send)
         finally:
             figures.open[kind] -= 1

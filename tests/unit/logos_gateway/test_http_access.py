@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
-from logos_gateway.http_access import AccessCounters, AccessMiddleware, scope_of_path
+from logos_gateway.http_access import AccessControl, AccessCounters, AccessMiddleware, scope_of_path
 from logos_gateway.tokens import Scope, parse_tokens
 
 APPS, KERNEL, ADMIN = "apps-token-123456", "kernel-token-1234", "admin-token-12345"
@@ -29,7 +29,7 @@ def call(
 ) -> tuple[int, dict[str, str], AccessCounters]:
     counters = AccessCounters()
     options = {"tokens": TOKENS, "allow_origins": (), "hosts": names, **settings}
-    app = AccessMiddleware(PlainTextResponse("in"), counters=counters, **options)
+    app = AccessMiddleware(PlainTextResponse("in"), control=AccessControl(counters=counters, **options))
     headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
     headers += [(b"origin", origin.encode())] if origin else []
     headers += [(b"host", host.encode()) for host in hosts]
