@@ -35,7 +35,6 @@ from logos_client._connection_types import (
     ConnectionSettings,
     ConnectionState,
     closed,
-    expire,
     fresh,
     in_flight_limit,
     late,
@@ -43,6 +42,7 @@ from logos_client._connection_types import (
     wants_hello,
 )
 from logos_client._dealer import ReconnectingDealer, behind_a_short_one
+from logos_client._in_flight import RequestsInFlight
 from logos_client._turnstile import Turnstile
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class RequestConnection:
         self._on_event = settings.on_event
         self._loop = asyncio.get_running_loop()
         self._state = ConnectionState.CONNECTING
-        self._pending: dict[bytes, asyncio.Future[Reply]] = {}
+        self._in_flight = RequestsInFlight(self._loop)
         self._turnstile = Turnstile(DEFAULT_IN_FLIGHT)
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -227,19 +227,17 @@ class RequestConnection:
             self._hello_id = correlation_id
         budget = min(MAX_BUDGET_MS, max(1, int(remaining * 1000)))
         frames = encode_request(correlation_id, method, body, blobs, budget_ms=budget)
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._pending[correlation_id] = future
-        timer = self._loop.call_at(deadline, expire, future, method)
+        self._spoke = now
+        self.counters.requests += 1
+        # Those of one turn of the loop go out in one run: libzmq's thread is woken once for all of them.
+        if not self._socket.send_soon(frames):
+            raise IpcError(ErrorCode.BUSY, f"{method}: the server does not take requests fast enough")
+        future = self._in_flight.add(correlation_id, method, deadline)
         try:
-            self._spoke = now
-            self.counters.requests += 1
-            # Those of one turn of the loop go out in one run: libzmq's thread is woken once for all of them.
-            if not self._socket.send_soon(frames):
-                raise IpcError(ErrorCode.BUSY, f"{method}: the server does not take requests fast enough")
             return await future
-        finally:
-            timer.cancel()
-            self._pending.pop(correlation_id, None)
+        except BaseException:
+            self._in_flight.take(correlation_id)  # cancelled: else it would stay until the deadline
+            raise
 
     def _new_id(self) -> bytes:
         self._id_count += 1
@@ -262,14 +260,13 @@ class RequestConnection:
             if following is not None:
                 self._receive(following)
             return
-        future = self._pending.get(reply.correlation_id)
+        future = self._in_flight.take(reply.correlation_id)
         if future is None:
             self.counters.unmatched += 1
-        elif not future.done():
-            if reply.correlation_id == self._hello_id and not reply.status:
-                self._accept(reply, future)
-            else:
-                future.set_result(reply)
+        elif reply.correlation_id == self._hello_id and not reply.status:
+            self._accept(reply, future)
+        else:
+            future.set_result(reply)
         if reply.instance != self.instance and self._meet(reply.instance) and self.ready:
             self._lose("the server was restarted")
             self._connected()
@@ -308,9 +305,7 @@ class RequestConnection:
         was_ready = self.ready
         self._socket.forget()
         self._set_state(ConnectionState.CONNECTING)
-        for future in list(self._pending.values()):
-            if not future.done():
-                future.set_exception(IpcError(ErrorCode.PEER_RESTARTED, reason))
+        self._in_flight.fail(lambda: IpcError(ErrorCode.PEER_RESTARTED, reason))
         if was_ready and self._settings.on_down is not None:
             self._settings.on_down(reason)
 
@@ -422,9 +417,8 @@ class RequestConnection:
         self._set_state(ConnectionState.CLOSED)
         if self._tick is not None:
             self._tick.cancel()
-        for future in list(self._pending.values()):
-            if not future.done():
-                future.set_exception(closed())
+        self._in_flight.fail(closed)
+        self._in_flight.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

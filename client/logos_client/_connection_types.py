@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -72,11 +71,6 @@ def seconds(timeout: object) -> float:
     if not isinstance(timeout, int | float):
         raise TypeError(f"timeout: seconds, not {type(timeout).__name__}")
     return timeout
-
-
-def expire(future: asyncio.Future[Reply], method: str) -> None:
-    if not future.done():
-        future.set_exception(late(method))
 
 
 def late(method: str) -> IpcError:
