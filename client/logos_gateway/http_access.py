@@ -78,7 +78,7 @@ def _head(scope: AsgiScope) -> _Head:
     return _Head(hosts, origins, authorization, site)
 
 
-class Verdict(NamedTuple):
+class AccessVerdict(NamedTuple):
     """On an HTTP request: refused with a response, or to be served. Either way these headers are added."""
 
     refusal: Response | None
@@ -103,14 +103,14 @@ class AccessControl:
         self._allowed = tuple(allow_origins)
         self._counters = counters
 
-    def judge(self, scope: AsgiScope) -> Verdict:
+    def judge(self, scope: AsgiScope) -> AccessVerdict:
         """Check an HTTP request."""
         head = _head(scope)
         path: str = scope["path"]
         if not self._good_host(head):
             # Do not repeat the name: an attacker may have chosen it.
             text = "this name is not one of the gateway's: see rest-host"
-            return Verdict(_refuse(path, ProblemError(421, "misdirected", text)), {})
+            return AccessVerdict(_refuse(path, ProblemError(421, "misdirected", text)), {})
         acting = self._tokens is None and _acts(scope)
         decision = judge_origin(head.origins, self._allowed, host="".join(head.hosts), acting=acting)
         refusal = decision.refusal
@@ -120,11 +120,11 @@ class AccessControl:
             self._counters.refused["origin"] += 1
             status, text = refusal
             code = "unauthorised" if status == 403 else "bad_request"
-            return Verdict(_refuse(path, ProblemError(status, code, text)), {})
+            return AccessVerdict(_refuse(path, ProblemError(status, code, text)), {})
         if scope["method"] == "OPTIONS":
-            return Verdict(_preflight(dict(decision.headers)), {})
+            return AccessVerdict(_preflight(dict(decision.headers)), {})
         problem = self._judge_token(scope, head.authorization)
-        return Verdict(None if problem is None else _refuse(path, problem), decision.headers)
+        return AccessVerdict(None if problem is None else _refuse(path, problem), decision.headers)
 
     def judge_socket(self, scope: AsgiScope) -> int:
         """Check a WebSocket. Return the status that refuses it, else 0."""
