@@ -6,9 +6,7 @@ The relay uses the in-place cutter of kernel_proc.relay.framing instead.
 from __future__ import annotations
 
 from kernel_proc.p2p.api import Stream, StreamClosed
-from kernel_proc.protocols.protobuf import encode_varint
-
-__all__ = ["MessageReader", "StreamFrameError", "encode_frame", "encode_varint"]
+from kernel_proc.p2p.varint import encode as encode_varint
 
 MAX_LENGTH_BYTES = 5
 

@@ -26,7 +26,6 @@ from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.lightpush_codec import (
     LEGACY_PROTOCOL,
-    NO_ID,
     PROTOCOL,
     LegacyResponse,
     PushResponse,
@@ -38,6 +37,7 @@ from kernel_proc.protocols.lightpush_codec import (
 )
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc

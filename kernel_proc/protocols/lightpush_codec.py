@@ -16,33 +16,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import (
-    MissingField,
-    ProtobufError,
-    ProtobufFields,
-    put_bytes,
-    put_text,
-    put_varint,
-)
-from kernel_proc.protocols.reply_head import NO_ID, put_head, read_head
-
-__all__ = [
-    "LEGACY_PROTOCOL",
-    "NO_ID",
-    "PROTOCOL",
-    "LegacyResponse",
-    "PushRequest",
-    "PushResponse",
-    "PushStatus",
-    "decode_legacy_request",
-    "decode_legacy_response",
-    "decode_request",
-    "decode_response",
-    "encode_legacy_request",
-    "encode_legacy_response",
-    "encode_request",
-    "encode_response",
-]
+from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
+from kernel_proc.protocols.reply_head import put_head, read_head
 
 PROTOCOL: Final = "/vac/waku/lightpush/3.0.0"
 LEGACY_PROTOCOL: Final = "/vac/waku/lightpush/2.0.0-beta1"
@@ -94,8 +69,7 @@ class LegacyResponse(NamedTuple):
 def encode_request(request: PushRequest) -> bytes:
     out = bytearray()
     put_text(out, 1, request.request_id)
-    if request.pubsub_topic is not None:
-        put_text(out, 20, request.pubsub_topic)
+    put_text(out, 20, request.pubsub_topic)
     put_bytes(out, 21, request.message)
     return bytes(out)
 
@@ -104,18 +78,13 @@ def decode_request(body: bytes) -> PushRequest:
     """Decode a LightPushRequest. Raise ProtobufError."""
     found = ProtobufFields(body)
     request_id = found.required_text(1, "request_id")
-    message = found.blob(21)
-    if message is None:
-        raise MissingField("message")
-    return PushRequest(request_id, message, found.text(20))
+    return PushRequest(request_id, found.required_blob(21, "message"), found.text(20))
 
 
 def encode_response(response: PushResponse) -> bytes:
-    request_id, status, description, relay_peers = response
     out = bytearray()
-    put_head(out, request_id, status, description)
-    if relay_peers is not None:
-        put_varint(out, 12, relay_peers)
+    put_head(out, response.request_id, response.status, response.description)
+    put_varint(out, 12, response.relay_peers)
     return bytes(out)
 
 
@@ -148,18 +117,14 @@ def decode_legacy_request(body: bytes) -> PushRequest | None:
         return None
     request = ProtobufFields(inner)
     topic = request.required_text(1, "pubsub_topic")
-    message = request.blob(2)
-    if message is None:
-        raise MissingField("message")
-    return PushRequest(request_id, message, topic)
+    return PushRequest(request_id, request.required_blob(2, "message"), topic)
 
 
 def encode_legacy_response(response: LegacyResponse) -> bytes:
     """Encode a PushRPC with a response. is_success is written even if false."""
     inner = bytearray()
-    put_varint(inner, 1, int(response.is_success))
-    if response.info is not None:
-        put_text(inner, 2, response.info)
+    put_varint(inner, 1, response.is_success)
+    put_text(inner, 2, response.info)
     out = bytearray()
     put_text(out, 1, response.request_id)
     put_bytes(out, 3, inner)

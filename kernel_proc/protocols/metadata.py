@@ -14,9 +14,10 @@ from typing import Final
 
 import trio
 
+from kernel_proc.p2p import varint
 from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText, Stream
-from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame, encode_varint
-from kernel_proc.protocols.protobuf import VARINT, ProtobufError, fields, packed_varints
+from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
+from kernel_proc.protocols.protobuf import ProtobufError, fields, packed_varints, put_bytes, put_varint
 from kernel_proc.protocols.requests import CallError, call
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,11 @@ class Metadata:
 def encode(metadata: Metadata) -> bytes:
     """Encode a message, with shards unpacked in field 2 and packed in field 3."""
     out = bytearray()
-    if metadata.cluster is not None:
-        out += _tag(1, VARINT) + encode_varint(metadata.cluster)
+    put_varint(out, 1, metadata.cluster)
     for shard in metadata.shards:
-        out += _tag(2, VARINT) + encode_varint(shard)
+        put_varint(out, 2, shard)
     if metadata.shards:
-        packed = b"".join(map(encode_varint, metadata.shards))
-        out += _tag(3, 2) + encode_varint(len(packed)) + packed
+        put_bytes(out, 3, b"".join(map(varint.encode, metadata.shards)))
     return bytes(out)
 
 
@@ -72,10 +71,6 @@ def decode(body: bytes) -> Metadata:
     if len(found) > MAX_SHARDS:
         raise MetadataError(f"{len(found)} shards")
     return Metadata(cluster, tuple(found))
-
-
-def _tag(number: int, kind: int) -> bytes:
-    return bytes((number << 3 | kind,))
 
 
 def _ignore(_peer_id: PeerIdText, _what: object) -> None:

@@ -13,14 +13,7 @@ from ipc_schema.config.ratelimits import RateLimit
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
-from kernel_proc.protocols.protobuf import (
-    MissingField,
-    ProtobufError,
-    ProtobufFields,
-    put_bytes,
-    put_text,
-    put_varint,
-)
+from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import BadAnswer, RequestRefused, RequestService, ServiceLimits, call
 
@@ -74,10 +67,7 @@ def encode_request(count: int) -> bytes:
 
 def decode_request(body: bytes) -> int:
     """Decode a request. Return the number of records requested, 0 if unspecified. Raise ProtobufError."""
-    query = ProtobufFields(body).blob(1)
-    if query is None:
-        raise MissingField("request")
-    return ProtobufFields(query).number(1) or 0
+    return ProtobufFields(ProtobufFields(body).required_blob(1, "request")).number(1) or 0
 
 
 def encode_response(response: PxResponse) -> bytes:
@@ -86,10 +76,8 @@ def encode_response(response: PxResponse) -> bytes:
         info = bytearray()
         put_bytes(info, 1, record)
         put_bytes(inner, 1, info)
-    if response.status is not None:
-        put_varint(inner, 10, response.status)
-    if response.description is not None:
-        put_text(inner, 11, response.description)
+    put_varint(inner, 10, response.status)
+    put_text(inner, 11, response.description)
     # nwaku's decoder requires a query in every RPC, including responses.
     put_bytes(out, 1, b"\x08\x00")
     put_bytes(out, 2, inner)
@@ -98,10 +86,7 @@ def encode_response(response: PxResponse) -> bytes:
 
 def decode_response(body: bytes) -> PxResponse:
     """Decode a response. Raise ProtobufError, also if it contains none."""
-    inner = ProtobufFields(body).blob(2)
-    if inner is None:
-        raise MissingField("response")
-    found = ProtobufFields(inner)
+    found = ProtobufFields(ProtobufFields(body).required_blob(2, "response"))
     records = tuple(ProtobufFields(info).blob(1) or b"" for info in found.blobs(1))
     status = found.number(10)
     return PxResponse(

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kernel_proc.p2p.varint import encode as encode_varint
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
 _U64 = 2**64 - 1
@@ -106,12 +108,16 @@ class ProtobufFields:
         """Return all values of a repeated string. Raise ProtobufError."""
         return tuple(text(value) for value in self.blobs(field))
 
-    def required_text(self, field: int, name: str) -> str:
-        """Return a string that must be present, even if empty. Raise MissingField or ProtobufError."""
-        value = self.text(field)
+    def required_blob(self, field: int, name: str) -> bytes:
+        """Return a length-delimited field that must be present. Raise MissingField."""
+        value = self.blob(field)
         if value is None:
             raise MissingField(name)
         return value
+
+    def required_text(self, field: int, name: str) -> str:
+        """Return a string that must be present, even if empty. Raise MissingField or ProtobufError."""
+        return text(self.required_blob(field, name))
 
 
 def text(value: bytes) -> str:
@@ -147,37 +153,31 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
     raise ProtobufError("truncated varint")
 
 
-# --- writing ---
+# --- writing (None: an optional field that is absent) ---
 
 
-def encode_varint(value: int) -> bytes:
-    """Encode unsigned LEB128, as protobuf and multiformats use it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def put_varint(out: bytearray, field: int, value: int) -> None:
+def put_varint(out: bytearray, field: int, value: int | None) -> None:
     """Append an unsigned number below 2^64 (also a bool or an enum)."""
-    out += encode_varint(field << 3 | VARINT)
-    out += encode_varint(value)
+    if value is not None:
+        out += encode_varint(field << 3 | VARINT)
+        out += encode_varint(value)
 
 
-def put_zigzag(out: bytearray, field: int, value: int) -> None:
+def put_zigzag(out: bytearray, field: int, value: int | None) -> None:
     """Append a sint64."""
-    put_varint(out, field, (value << 1 ^ value >> 63) & _U64)
+    if value is not None:
+        put_varint(out, field, (value << 1 ^ value >> 63) & _U64)
 
 
-def put_bytes(out: bytearray, field: int, value: bytes | bytearray) -> None:
+def put_bytes(out: bytearray, field: int, value: bytes | bytearray | None) -> None:
     """Append bytes or a nested message, even if empty: nwaku requires the tags of some."""
-    out += encode_varint(field << 3 | BYTES)
-    out += encode_varint(len(value))
-    out += value
+    if value is not None:
+        out += encode_varint(field << 3 | BYTES)
+        out += encode_varint(len(value))
+        out += value
 
 
-def put_text(out: bytearray, field: int, value: str) -> None:
+def put_text(out: bytearray, field: int, value: str | None) -> None:
     """Append a string. Raise UnicodeEncodeError for lone surrogates."""
-    put_bytes(out, field, value.encode())
+    if value is not None:
+        put_bytes(out, field, value.encode())

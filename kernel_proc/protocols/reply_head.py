@@ -30,11 +30,10 @@ class ReplyHead(NamedTuple):
 
 
 def put_head(out: bytearray, request_id: str, status: int, description: str | None) -> None:
-    """Append the head. A description of None is omitted."""
+    """Append the head."""
     put_text(out, 1, request_id)
     put_varint(out, 10, status)
-    if description is not None:
-        put_text(out, 11, description)
+    put_text(out, 11, description)
 
 
 def read_head(found: ProtobufFields) -> ReplyHead:

@@ -23,9 +23,9 @@ from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.protocols.store_codec import (
-    NO_ID,
     PROTOCOL,
     KeyValue,
     StoreRequest,

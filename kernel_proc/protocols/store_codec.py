@@ -19,20 +19,7 @@ from kernel_proc.protocols.protobuf import (
     put_varint,
     put_zigzag,
 )
-from kernel_proc.protocols.reply_head import NO_ID, put_head, read_head
-
-__all__ = [
-    "NO_ID",
-    "PROTOCOL",
-    "KeyValue",
-    "StoreRequest",
-    "StoreResponse",
-    "StoreStatus",
-    "decode_request",
-    "decode_response",
-    "encode_request",
-    "encode_response",
-]
+from kernel_proc.protocols.reply_head import put_head, read_head
 
 PROTOCOL: Final = "/vac/waku/store-query/3.0.0"
 
@@ -87,22 +74,17 @@ def encode_request(request: StoreRequest) -> bytes:
     default."""
     out = bytearray()
     put_text(out, 1, request.request_id)
-    put_varint(out, 2, int(request.include_data))
-    if request.pubsub_topic is not None:
-        put_text(out, 10, request.pubsub_topic)
+    put_varint(out, 2, request.include_data)
+    put_text(out, 10, request.pubsub_topic)
     for topic in request.content_topics:
         put_text(out, 11, topic)
-    if request.time_start is not None:
-        put_zigzag(out, 12, request.time_start)
-    if request.time_end is not None:
-        put_zigzag(out, 13, request.time_end)
+    put_zigzag(out, 12, request.time_start)
+    put_zigzag(out, 13, request.time_end)
     for digest in request.hashes:
         put_bytes(out, 20, digest)
-    if request.cursor is not None:
-        put_bytes(out, 51, request.cursor)
-    put_varint(out, 52, int(request.forward))
-    if request.limit is not None:
-        put_varint(out, 53, request.limit)
+    put_bytes(out, 51, request.cursor)
+    put_varint(out, 52, request.forward)
+    put_varint(out, 53, request.limit)
     return bytes(out)
 
 
@@ -129,19 +111,15 @@ def encode_response(response: StoreResponse) -> bytes:
     put_head(out, response.request_id, response.status, response.description)
     for message in response.messages:
         put_bytes(out, 20, _encode_key_value(message))
-    if response.cursor is not None:
-        put_bytes(out, 51, response.cursor)
+    put_bytes(out, 51, response.cursor)
     return bytes(out)
 
 
 def _encode_key_value(message: KeyValue) -> bytearray:
     out = bytearray()
-    if message.message_hash is not None:
-        put_bytes(out, 1, message.message_hash)
-    if message.data is not None:
-        put_bytes(out, 2, message.data)
-    if message.pubsub_topic is not None:
-        put_text(out, 3, message.pubsub_topic)
+    put_bytes(out, 1, message.message_hash)
+    put_bytes(out, 2, message.data)
+    put_text(out, 3, message.pubsub_topic)
     return out
 
 

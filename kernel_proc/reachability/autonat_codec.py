@@ -75,8 +75,7 @@ def encode_response(response: DialResponse) -> bytes:
     """Encode a response."""
     inner, out = bytearray(), bytearray()
     put_varint(inner, 1, response.status)
-    if response.text:
-        put_text(inner, 2, response.text)
+    put_text(inner, 2, response.text or None)
     if response.address is not None:
         put_bytes(inner, 3, addresses.to_bytes(response.address))
     put_varint(out, 1, _DIAL_RESPONSE)

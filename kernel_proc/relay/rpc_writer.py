@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.rpc import Control, Prune, Subscription
 
 MAX_CONTROL: Final = 16_384
@@ -18,20 +19,6 @@ MAX_SUBSCRIPTIONS: Final = 100
 rust-libp2p's gossipsub (since 0.50) ends a stream that exceeds them. Splitting into several RPCs loses
 nothing.
 """
-
-
-def encode_varint(value: int) -> bytes:
-    """Encode a non-negative integer as an unsigned varint."""
-    if value < 0x80:
-        return bytes((value,))
-    if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _varint_size(value: int) -> int:

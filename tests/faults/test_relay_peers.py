@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import trio
 
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import QueueParams, RelayParams
 from kernel_proc.relay.rpc import RawMessage, Subscription
-from kernel_proc.relay.rpc_writer import encode_message, encode_subscriptions, encode_varint
+from kernel_proc.relay.rpc_writer import encode_message, encode_subscriptions
 from kernel_proc.relay.validation import Verdict
 from tests.support.aio import trio_test
 from tests.support.raw_relay import LIMIT, RawPeer, frame, raw_peer

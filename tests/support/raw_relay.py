@@ -11,11 +11,12 @@ import trio
 from kernel_proc.p2p.api import Stream, StreamClosed
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.framing import FrameCutter
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from kernel_proc.relay.rpc import Control, RawMessage, Rpc, Subscription
 from kernel_proc.relay.rpc_reader import decode_rpc
-from kernel_proc.relay.rpc_writer import encode_control, encode_message, encode_subscriptions, encode_varint
+from kernel_proc.relay.rpc_writer import encode_control, encode_message, encode_subscriptions
 from tests.support.relay import LIMITS, LOOPBACK, TOPIC
 
 LIMIT = 153_600

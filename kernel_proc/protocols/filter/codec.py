@@ -16,14 +16,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
-from kernel_proc.protocols.protobuf import (
-    MissingField,
-    ProtobufError,
-    ProtobufFields,
-    put_bytes,
-    put_text,
-    put_varint,
-)
+from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.reply_head import put_head, read_head
 
 SUBSCRIBE_PROTOCOL: Final = "/vac/waku/filter-subscribe/2.0.0-beta1"
@@ -86,8 +79,7 @@ def encode_request(request: FilterRequest) -> bytes:
     out = bytearray()
     put_text(out, 1, request.request_id)
     put_varint(out, 2, request.kind)
-    if request.pubsub_topic is not None:
-        put_text(out, 10, request.pubsub_topic)
+    put_text(out, 10, request.pubsub_topic)
     for topic in request.content_topics:
         put_text(out, 11, topic)
     return bytes(out)
@@ -123,9 +115,7 @@ def encode_push(message: bytes, pubsub_topic: str) -> bytes:
 def decode_push(body: bytes) -> Push:
     """Decode a MessagePush. Raise ProtobufError, also if the inner message does not decode."""
     found = ProtobufFields(body)
-    data = found.blob(1)
-    if data is None:
-        raise MissingField("waku_message")
+    data = found.required_blob(1, "waku_message")
     try:
         message = decode_message(data)
     except MessageDecodeError as error:

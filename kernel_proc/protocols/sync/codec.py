@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import encode_varint
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.protocols.sync.keys import HASH_SIZE, KEY_SIZE, MAX_TIME, SyncKey, hash_of, key_at, time_of
 
 PROTOCOL: Final = "/vac/waku/reconciliation/1.0.0"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_bytes, put_text
+from kernel_proc.protocols.protobuf import ProtobufFields, put_bytes, put_text
 
 TRANSFER_PROTOCOL: Final = "/vac/waku/transfer/1.0.0"
 MAX_NWAKU_TRANSFER: Final = 153_600
@@ -26,8 +26,4 @@ def encode_transfer(pubsub_topic: str, message: bytes) -> bytes:
 def decode_transfer(frame: bytes) -> tuple[str, bytes]:
     """Return the pubsub topic and the encoded WakuMessage. Raise ProtobufError."""
     found = ProtobufFields(frame)
-    topic = found.required_text(1, "pubsub_topic")
-    message = found.blob(2)
-    if message is None:
-        raise MissingField("message")
-    return topic, message
+    return found.required_text(1, "pubsub_topic"), found.required_blob(2, "message")

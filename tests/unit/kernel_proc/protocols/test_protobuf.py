@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.protocols.protobuf import (
     MissingField,
     ProtobufError,
     ProtobufFields,
-    encode_varint,
     put_bytes,
     put_text,
     put_varint,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.framing import FrameCutter, FrameTooLargeError, FramingError
-from kernel_proc.relay.rpc_writer import encode_varint
 
 
 def cut(cutter: FrameCutter, chunk: bytes) -> list[bytes]:

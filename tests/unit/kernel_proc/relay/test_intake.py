@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipc_schema.message import WakuMessage, encode_message
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.intake import Intake
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import GossipParams, QueueParams, RelayParams, ScoreParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import encode_message as encode_rpc
-from kernel_proc.relay.rpc_writer import encode_varint
 from kernel_proc.relay.service import COUNTERS
 from kernel_proc.relay.validation import Validators, Verdict
 from tests.support.aio import trio_test

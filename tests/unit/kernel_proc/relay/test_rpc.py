@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.rpc import Control, IHave, PeerInfo, Prune, RawMessage, Rpc, Subscription
 from kernel_proc.relay.rpc_reader import RpcDecodeError, decode_rpc
 from kernel_proc.relay.rpc_writer import (
     encode_control,
     encode_message,
     encode_subscriptions,
-    encode_varint,
     message_rpc_size,
 )
 
