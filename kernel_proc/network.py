@@ -25,11 +25,11 @@ from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.peering import Peering
-from kernel_proc.peering.needs import Needs
 from kernel_proc.peering.settings import services_wanted
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.peers.known import PeerOrigin
+from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.offers import OfferOutcome, Offers
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
@@ -173,7 +173,7 @@ class Network:
             # Added for every topic (it only checks its own): validators of a single topic are removed when it
             # is left, and what we publish there without being subscribed must be signed too.
             relay.add_validator(None, validator)
-        self.book.attach_mesh(_Mesh(relay))
+        self.book.relay = relay
         return relay
 
     # --- events of the parts ---
@@ -265,18 +265,3 @@ class Network:
         yield "msg_validator_signed_outcome", accepted[1], counters.get("rejected", 0)
         for name, value in counters.items():
             yield f"relay_{name}", {}, value
-
-
-class _Mesh:
-    """The relay as seen by the peer book."""
-
-    def __init__(self, relay: RelayService) -> None:
-        self._relay = relay
-
-    def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
-        relay = self._relay
-        return [topic for topic in relay.subscriptions() if peer_id in relay.mesh_peers(topic)]
-
-    def score(self, peer_id: PeerIdText) -> float | None:
-        parts = self._relay.score(peer_id)
-        return None if parts is None else parts.total

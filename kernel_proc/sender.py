@@ -5,25 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import trio
 
 from ipc_schema.message import WakuMessage
 from kernel_proc.relay.messages import PublishResult
+from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 
 UNSENT_KEPT: Final = 4096
 UNSENT_SECONDS: Final = 300.0
-
-
-class PublishingRelay(Protocol):
-    """What sending needs from the relay."""
-
-    def begin_publish(
-        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
-    ) -> PublishResult | Awaitable[PublishResult]:
-        """Publish an encoded message; see RelayService."""
 
 
 class RelayOutcome(NamedTuple):
@@ -45,7 +37,7 @@ class MessageSender:
 
     def __init__(
         self,
-        relay: PublishingRelay,
+        relay: RelayService,
         shards: Shards,
         *,
         clock: Callable[[], float] = trio.current_time,

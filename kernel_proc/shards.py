@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
@@ -22,7 +22,9 @@ from ipc_schema.topics import MAX_SHARD, shard_topic
 from kernel_proc.health import shard_health
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry, Sample
+from kernel_proc.protocols.filter.client import FilterClient
 from kernel_proc.relay.seen import SeenCache
+from kernel_proc.relay.service import RelayService
 from logos_process.logs import fields
 
 log = logging.getLogger(__name__)
@@ -41,36 +43,6 @@ SIZE_BOUNDS_KB: Final = (0, 1, 3, 5, 15, 50, 75, 100, 125, 150, 500, 700, 1000)
 MessageSink = Callable[[str, WakuMessage, bytes, int], None]
 """Called with each new message of the joined shards: pubsub topic, message, message hash, source
 (SOURCE_*)."""
-
-
-class TopicRelay(Protocol):
-    """What the shards need from the relay. Topics are pubsub topics."""
-
-    def subscribe(self, topic: str) -> bool:
-        """Subscribe to a topic."""
-
-    def unsubscribe(self, topic: str) -> bool:
-        """Unsubscribe from a topic."""
-
-    def mesh_peers(self, topic: str) -> Sequence[str]:
-        """Return the peer ids in the mesh."""
-
-    def topic_peers(self, topic: str) -> Sequence[str]:
-        """Return the peer ids of all connected subscribers."""
-
-
-class FilterView(Protocol):
-    """What the shards need from the filter client."""
-
-    @property
-    def in_use(self) -> bool:
-        """Whether any peer pushes to us, or is about to."""
-
-    def strength(self, topic: str) -> int:
-        """Return how many peers push what is wanted on a pubsub topic; 0 also if nothing is wanted."""
-
-    def leases_ended(self) -> None:
-        """Handle that leases expired or were released."""
 
 
 class _Joined:
@@ -114,8 +86,8 @@ class Shards:
         self.lease_ttl = lease_ttl
         self._clock = clock
         self._changed = changed
-        self._relay: TopicRelay | None = None
-        self._filter: FilterView | None = None
+        self._relay: RelayService | None = None
+        self._filter: FilterClient | None = None
         self._recent: SeenCache | None = None
         self._started = False
         self._joined: dict[str, _Joined] = {}
@@ -125,11 +97,11 @@ class Shards:
         self._from_filter = registry.counter("node_messages", type="filter")
         registry.add_source(self._samples)
 
-    def attach_filter(self, client: FilterView) -> None:
+    def attach_filter(self, client: FilterClient) -> None:
         """Enable messages through filter. Call before `start`."""
         self._filter = client
 
-    def start(self, relay: TopicRelay | None) -> None:
+    def start(self, relay: RelayService | None) -> None:
         """Set the relay (None: it is off) and join the configured shards."""
         self._relay = relay
         self._started = relay is not None or self._filter is not None
@@ -285,7 +257,7 @@ class Shards:
         if recent is None:
             return
         recent.expire(self._clock())
-        if not recent and not (self._filter is not None and self._filter.in_use):
+        if not recent and not (self._filter is not None and self._filter.interests):
             self._recent = None
 
     def relay_changed(self, topics: Iterable[str]) -> None:
@@ -299,12 +271,12 @@ class Shards:
                 # stream.
                 covered = bool(
                     relay is not None and (relay.mesh_peers(topic) or relay.topic_peers(topic))
-                ) or bool(client is not None and client.strength(topic))
+                ) or bool(client is not None and client.interests.strength(topic))
                 self._publisher.set_covered(joined.shard, covered=covered)
 
     def filter_changed(self, topics: Iterable[str]) -> None:
         """Update coverage after changes in the peers that push these topics."""
-        if self._recent is None and self._filter is not None and self._filter.in_use:
+        if self._recent is None and self._filter is not None and self._filter.interests:
             self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
         self.relay_changed(topics)
         self._changed()
@@ -331,7 +303,7 @@ class Shards:
             len(relay.mesh_peers(topic)) if relay else 0,
             len(relay.topic_peers(topic)) if relay else 0,
             subscribed=topic in self._joined,
-            pushing=self._filter.strength(topic) if self._filter is not None else 0,
+            pushing=self._filter.interests.strength(topic) if self._filter is not None else 0,
         )
 
     def _samples(self) -> Iterable[Sample]:

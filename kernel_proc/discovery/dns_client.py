@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
+from kernel_proc.discovery.dns_resolver import DnsFailure, DnsTxtResolver
 from kernel_proc.discovery.dns_tree import (
     Branch,
     Entry,
@@ -25,17 +26,6 @@ from kernel_proc.discovery.dns_tree import (
     parse_root,
 )
 from kernel_proc.discovery.enr import Enr
-
-
-class DnsFailure(Exception):
-    """A name has no usable TXT record, or no server responded."""
-
-
-class TxtResolver(Protocol):
-    """Looks up names."""
-
-    async def txt(self, name: str) -> list[str]:
-        """Return the TXT records of a name, with the strings of each joined. Raise DnsFailure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +68,7 @@ MAX_CACHED: Final = 4096
 class TreeClient:
     """Read lists; cache their entries and the highest `seq` of each, below which roots are rejected."""
 
-    def __init__(self, resolver: TxtResolver, limits: TreeLimits | None = None) -> None:
+    def __init__(self, resolver: DnsTxtResolver, limits: TreeLimits | None = None) -> None:
         self._resolver = resolver
         self.limits = limits or TreeLimits()
         self._cache: dict[tuple[str, str], Entry] = {}

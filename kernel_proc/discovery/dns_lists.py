@@ -12,7 +12,8 @@ from typing import Final
 
 import trio
 
-from kernel_proc.discovery.dns_client import DnsFailure, Reading, TreeClient, TxtResolver
+from kernel_proc.discovery.dns_client import Reading, TreeClient
+from kernel_proc.discovery.dns_resolver import DnsFailure, DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, TreeUrl, parse_url
 from kernel_proc.discovery.enr import Enr
 from logos_process.logs import fields
@@ -42,7 +43,7 @@ class DnsLists:
     def __init__(
         self,
         urls: Sequence[str],
-        resolver: Callable[[], TxtResolver],
+        resolver: Callable[[], DnsTxtResolver],
         found: Callable[[Enr, TreeUrl], None],
         rng: Random,
     ) -> None:

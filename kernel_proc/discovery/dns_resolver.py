@@ -11,12 +11,15 @@ import dns.rdatatype
 from dns.rdtypes.ANY.TXT import TXT
 
 from ipc_schema.config.discovery import NameServer
-from kernel_proc.discovery.dns_client import DnsFailure
 
 TIMEOUT: Final = 3.0
 """Seconds per server."""
 LIFETIME: Final = 8.0
 """Seconds per name, over all servers and retries."""
+
+
+class DnsFailure(Exception):
+    """A name has no usable TXT record, or no server responded."""
 
 
 class DnsTxtResolver:
@@ -39,7 +42,7 @@ class DnsTxtResolver:
         self._resolver.use_edns(0, 0, 1232)
 
     async def txt(self, name: str) -> list[str]:
-        """Implement `TxtResolver`."""
+        """Return the TXT records of a name, with the strings of each joined. Raise DnsFailure."""
         try:
             answer = await self._resolver.resolve(
                 dns.name.from_text(name), dns.rdatatype.TXT, search=False, raise_on_no_answer=False

@@ -3,8 +3,7 @@
     discv5, DNS lists, peer exchange, entry nodes  →  `sources`  →  peer store  →  peer manager  →  dials
     bound, observed, mounted, joined               →  `own_record`  →  discv5, identify, peer exchange
 
-`needs` is the manager's view of the rest of the node, `pace` how often the sources work, `exchange` asks
-peers for peers, and `service` ties everything together.
+`pace` is how often the sources work, `exchange` asks peers for peers, and `service` ties everything together.
 """
 
 from kernel_proc.peering.service import Peering

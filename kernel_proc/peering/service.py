@@ -26,7 +26,6 @@ from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peering.exchange import PeerAsking
-from kernel_proc.peering.needs import Needs
 from kernel_proc.peering.own_record import OwnRecord
 from kernel_proc.peering.pace import WalkPace
 from kernel_proc.peering.settings import (
@@ -40,6 +39,7 @@ from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import PeerManager
+from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.settings import ManagerSettings

@@ -8,11 +8,12 @@ from __future__ import annotations
 import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
 from kernel_proc.metrics import Sample
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.relay.service import RelayService
 from logos_process.logs import fields
 
 log = logging.getLogger(__name__)
@@ -22,16 +23,6 @@ MAX_AGENTS: Final = 32
 MAX_TEXT: Final = 256
 MAX_PROTOCOLS: Final = 64
 MAX_SHARDS: Final = 1024
-
-
-class MeshView(Protocol):
-    """What the peer book queries from the relay."""
-
-    def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
-        """Return the pubsub topics whose mesh contains the peer."""
-
-    def score(self, peer_id: PeerIdText) -> float | None:
-        """Return the peer's score, None if the relay does not know the peer."""
 
 
 class _Entry:
@@ -54,13 +45,10 @@ class PeerBook:
     def __init__(self, clock: Callable[[], float], changed: Callable[[PeerChange, PeerRecord], None]) -> None:
         self._clock = clock
         self._changed = changed
-        self._mesh: MeshView | None = None
+        self.relay: RelayService | None = None
+        """The source of mesh membership and scores; without it, records have none."""
         self._entries: dict[PeerIdText, _Entry] = {}
         self._origins: dict[PeerIdText, str] = {}
-
-    def attach_mesh(self, mesh: MeshView) -> None:
-        """Set the source of mesh membership and scores; without it, records have none."""
-        self._mesh = mesh
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -125,8 +113,9 @@ class PeerBook:
         self._changed(change, self._record(peer_id, self._entries[peer_id]))
 
     def _record(self, peer_id: PeerIdText, entry: _Entry) -> PeerRecord:
-        connection, identity, mesh = entry.connection, entry.identity, self._mesh
-        score = mesh.score(peer_id) if mesh else None
+        connection, identity, relay = entry.connection, entry.identity, self.relay
+        score = relay.score(peer_id) if relay else None
+        topics = relay.subscriptions() if relay else ()
         return PeerRecord(
             peer_id=peer_id,
             address=connection.address,
@@ -137,8 +126,8 @@ class PeerBook:
             cluster=entry.cluster,
             shards=entry.shards,
             origin=self._origins.get(peer_id, str(connection.direction)),
-            score=None if score is None else round(score, 3),
-            mesh=tuple(mesh.mesh_topics(peer_id)) if mesh else (),
+            score=None if score is None else round(score.total, 3),
+            mesh=tuple(topic for topic in topics if relay and peer_id in relay.mesh_peers(topic)),
         )
 
     # --- metrics ---

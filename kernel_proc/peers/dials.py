@@ -9,9 +9,9 @@ from typing import Final
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import BadAddress, Host, P2pError, PeerConnection, PeerIdText
 from kernel_proc.peers.known import KnownPeer, group_of_address
+from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.online import OnlineMonitor
 from kernel_proc.peers.plan import SERVICES
-from kernel_proc.peers.settings import NodeView
 from kernel_proc.peers.store import HIGHEST_DELAY, PeerStore
 from logos_process.logs import fields
 
@@ -34,7 +34,7 @@ class PeerDials:
         self,
         host: Host,
         store: PeerStore,
-        view: NodeView,
+        needs: Needs,
         monitor: OnlineMonitor,
         connected: Mapping[PeerIdText, PeerConnection],
         now: Callable[[], float],
@@ -44,7 +44,7 @@ class PeerDials:
         self.under_way: dict[PeerIdText, KnownPeer] = {}
         self._host = host
         self._store = store
-        self._view = view
+        self._needs = needs
         self._monitor = monitor
         self._connected = connected
         self._now = now
@@ -90,7 +90,7 @@ class PeerDials:
             return False
         identities = (self._host.identity(connected) for connected in self._connected)
         there = {one for identity in identities if identity is not None for one in identity.protocols}
-        wanted = {SERVICES[name].protocol for name in self._view.wanted().services}
+        wanted = {SERVICES[name].protocol for name in self._needs.wanted().services}
         return not wanted.isdisjoint(set(peer.protocols) - there)
 
     def _is_full(self, address: str, peer: KnownPeer) -> bool:

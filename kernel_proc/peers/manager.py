@@ -29,9 +29,10 @@ from kernel_proc.p2p.api import (
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.dials import PeerDials
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
+from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, plan
-from kernel_proc.peers.settings import ManagerSettings, NodeView
+from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_keeper import StoreKeeper
 from kernel_proc.relay.params import RELAY_PROTOCOL
@@ -68,7 +69,7 @@ class PeerManager:
         host: Host,
         store: PeerStore,
         settings: ManagerSettings,
-        view: NodeView,
+        needs: Needs,
         registry: Registry,
         rng: Random,
         *,
@@ -81,7 +82,7 @@ class PeerManager:
         self._settings = settings
         self._configured_peers: dict[str, PeerIdText] = {}
         """Peers found at the operator's addresses, by address."""
-        self._view = view
+        self._needs = needs
         self._rng = rng
         self._found_origin = found_origin
         self.now = clock or PeerClock()
@@ -89,7 +90,7 @@ class PeerManager:
         self._connected: dict[PeerIdText, PeerConnection] = {}
         self._monitor = OnlineMonitor(self.now())
         self._dials = PeerDials(
-            host, store, view, self._monitor, self._connected, self.now, settings.per_group, registry
+            host, store, needs, self._monitor, self._connected, self.now, settings.per_group, registry
         )
         self._evicting: set[PeerIdText] = set()
         self._wake = trio.Event()
@@ -143,7 +144,7 @@ class PeerManager:
         if skipped:
             text = ",".join(skipped)[:MAX_SKIPPED]
             log.debug("addresses skipped", extra=fields(peer=peer_id, addresses=text))
-        wanted = self._view.wanted()
+        wanted = self._needs.wanted()
         if not chosen or (cluster is not None and cluster != wanted.cluster):
             return False
         chosen.sort(key=_has_websocket)  # TCP needs less: fewer round trips, no second encryption
@@ -289,7 +290,7 @@ class PeerManager:
         step = plan(
             self.store,
             self._view_of_connected(),
-            self._view.wanted(),
+            self._needs.wanted(),
             self._settings.targets,
             now=now,
             dialling=self._dials.under_way,
@@ -310,14 +311,14 @@ class PeerManager:
 
     def _view_of_connected(self) -> Sequence[Connected]:
         now = trio.current_time()
-        mesh = self._view.mesh()
-        busy = self._view.at_work() | self._settings.protected | set(self._configured_peers.values())
+        mesh = self._needs.mesh()
+        busy = self._needs.at_work() | self._settings.protected | set(self._configured_peers.values())
         return [self._as_connected(connection, now, mesh, busy) for connection in self._connected.values()]
 
     def _as_connected(
         self, connection: PeerConnection, now: float, mesh: Set[PeerIdText], protected: Set[PeerIdText]
     ) -> Connected:
-        peer_id, view = connection.peer_id, self._view
+        peer_id, needs = connection.peer_id, self._needs
         identity = self._host.identity(peer_id)
         protocols = identity.protocols if identity is not None else ()
         return Connected(
@@ -327,10 +328,10 @@ class PeerManager:
             age=now - connection.since,
             relay=RELAY_PROTOCOL in protocols,
             identified=identity is not None,
-            shards=frozenset(view.shards_of(peer_id)),
+            shards=frozenset(needs.shards_of(peer_id)),
             services=frozenset(name for name, one in SERVICES.items() if one.protocol in protocols),
             in_mesh=peer_id in mesh,
-            score=view.score_of(peer_id),
+            score=needs.score_of(peer_id),
             protected=peer_id in protected,
         )
 

@@ -8,8 +8,8 @@ one peer after another with a message that was sent long ago.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.events import SOURCE_RELAY
@@ -36,11 +36,12 @@ from kernel_proc.protocols.lightpush_codec import (
     encode_response,
 )
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.ratelimit import RateLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
+from kernel_proc.relay.service import RelayService
 from kernel_proc.sender import MessageSender, RelayOutcome
 
 ROOM: Final = 1024 * 1024 + 64 * 1024
@@ -49,16 +50,6 @@ sends messages of up to 1 MB. Longer requests reset the stream."""
 
 TOO_MANY: Final = "Request rejected due to too many requests"
 NO_PEERS: Final = "No peers for topic, skipping publish"
-
-
-class TopicPeers(Protocol):
-    """The part of the relay that the service queries."""
-
-    def topic_peers(self, topic: str) -> Sequence[str]:
-        """Return the connected peers that are subscribed to a topic."""
-
-    def subscriptions(self) -> Sequence[str]:
-        """Return the topics this node is subscribed to."""
 
 
 class _Outcome(NamedTuple):
@@ -74,10 +65,10 @@ class LightpushService:
         self,
         host: Host,
         sender: MessageSender,
-        relay: TopicPeers,
+        relay: RelayService,
         network: NetworkInfo,
         registry: Registry,
-        limiter: ServiceRateLimiter | None = None,
+        limiter: RateLimiter | None = None,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:

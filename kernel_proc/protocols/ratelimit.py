@@ -8,7 +8,7 @@ has buckets per peer (`PeerLimiter`).
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.config.ratelimits import RateLimit
 
@@ -17,17 +17,6 @@ MAX_PEERS: Final = 4096
 PEER_SHARE: Final = 0.75
 ROUNDING: Final = 1e-9
 """Tolerance for rounding: without it, the sum of small refills would allow a request too late."""
-
-
-class ServiceRateLimiter(Protocol):
-    """Decide whether to serve a peer's request."""
-
-    @property
-    def limit(self) -> RateLimit | None:
-        """The configured limit; None: unlimited."""
-
-    def allow(self, peer_id: str, now: float) -> bool:
-        """Return whether to serve the request, and count it if so."""
 
 
 def _ratio(period: float) -> int:
@@ -124,3 +113,6 @@ class ServiceLimiter:
             return False
         self._level -= 1.0
         return self._peers.allow(peer_id, now)
+
+
+RateLimiter = PeerLimiter | ServiceLimiter

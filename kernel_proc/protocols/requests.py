@@ -22,7 +22,7 @@ import trio
 from kernel_proc.metrics import Histogram, Sample
 from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, ProtocolNotSupported, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.ratelimit import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class RequestService:
         service: str,
         rejected: bytes,
         limits: ServiceLimits,
-        limiter: ServiceRateLimiter | None = None,
+        limiter: RateLimiter | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.protocol = protocol
@@ -101,10 +101,6 @@ class RequestService:
     def mount(self) -> None:
         """Advertise and serve the protocol."""
         self._host.set_stream_handler(self.protocol, self._serve, max_per_peer=self._limits.streams_per_peer)
-
-    def unmount(self) -> None:
-        """Stop accepting streams."""
-        self._host.remove_stream_handler(self.protocol)
 
     @property
     def busy(self) -> Set[PeerIdText]:

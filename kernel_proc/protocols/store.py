@@ -22,7 +22,7 @@ from kernel_proc.archive.api import (
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.ratelimit import RateLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.protocols.store_codec import (
@@ -52,7 +52,7 @@ class StoreService:
     """Store v3 on a host. Mount `service`."""
 
     def __init__(
-        self, host: Host, archive: Archive, registry: Registry, limiter: ServiceRateLimiter | None = None
+        self, host: Host, archive: Archive, registry: Registry, limiter: RateLimiter | None = None
     ) -> None:
         self._archive = archive
         self._queries = registry.counter("store_queries")

@@ -252,8 +252,8 @@ class _Pair:
         return result(Case(BENCH, name, "ms", "the same straight from the archive"), ours, reference)
 
 
-class _ArchiveView:
-    """A `KeyView` without an index."""
+class _ArchiveView(KeyIndex):
+    """The keys straight from the archive."""
 
     def __init__(self, engine: SqliteEngine, hidden: frozenset[SyncKey]) -> None:
         self._engine = engine

@@ -37,8 +37,8 @@ from ipc_schema.kernel.discovery import (
 )
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.discovery.discv5 import Discv5Error, TooManyRequestsError
-from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
-from kernel_proc.discovery.dns_resolver import DnsTxtResolver
+from kernel_proc.discovery.dns_client import TreeClient, TreeLimits
+from kernel_proc.discovery.dns_resolver import DnsFailure, DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
 from kernel_proc.discovery.enr import Enr, EnrError, record_text
 from kernel_proc.discovery.enr_values import Capability

@@ -111,10 +111,6 @@ class FilterClient(HostEvents):
         """Advertise and accept filter-push: service nodes remove subscribers that do not advertise it."""
         self._pushes.mount()
 
-    def unmount(self) -> None:
-        """Stop accepting push streams."""
-        self._pushes.unmount()
-
     async def run(self) -> None:
         """Keep subscriptions alive and remove orphaned ones, until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -278,15 +274,6 @@ class FilterClient(HostEvents):
         if ended:
             self._changed(tuple({topic for _, topic in ended}))
             self._poke.set()
-
-    @property
-    def in_use(self) -> bool:
-        """Whether any peer pushes to us, or is about to."""
-        return bool(self.interests)
-
-    def strength(self, topic: str) -> int:
-        """Return how many peers push what is wanted on a pubsub topic; 0 also if nothing is wanted."""
-        return self.interests.strength(topic)
 
     # --- requests to peers ---
 

@@ -43,6 +43,7 @@ class Interests:
         return self._size
 
     def __bool__(self) -> bool:
+        """Return whether any peer pushes to us, or is about to."""
         return bool(self._held)
 
     def __contains__(self, peer_id: object) -> bool:

@@ -57,10 +57,6 @@ class PushReceiver:
         """Advertise and accept filter-push: service nodes remove subscribers that do not advertise it."""
         self._host.set_stream_handler(PUSH_PROTOCOL, self._serve, max_per_peer=MAX_STREAMS)
 
-    def unmount(self) -> None:
-        """Stop accepting push streams."""
-        self._host.remove_stream_handler(PUSH_PROTOCOL)
-
     async def _serve(self, stream: Stream) -> None:
         """Read pushes until the stream ends: nwaku sends many frames on one stream, go-waku one."""
         peer_id, counters = stream.peer_id, self._counters

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from kernel_proc.protocols.sync.keys import HASH_SIZE, KEY_SIZE, SyncKey, key_at
 
@@ -23,16 +23,6 @@ class RangeSummary(NamedTuple):
 
     size: int
     fingerprint: int
-
-
-class KeyView(Protocol):
-    """What a session needs to know of what we have. Both bounds are inclusive, as in nwaku."""
-
-    def summary(self, low: SyncKey, high: SyncKey) -> RangeSummary:
-        """Return the number of keys and their fingerprint."""
-
-    def keys(self, low: SyncKey, high: SyncKey) -> list[SyncKey]:
-        """Return the keys in order."""
 
 
 def _fold(packed: bytes | bytearray | memoryview) -> int:
@@ -159,7 +149,7 @@ class KeyIndex:
     def oldest(self) -> SyncKey | None:
         return self._firsts[0] if self._firsts else None
 
-    # --- KeyView ---
+    # --- what a session compares; both bounds are inclusive, as in nwaku ---
 
     def summary(self, low: SyncKey, high: SyncKey) -> RangeSummary:
         """Return the number of keys and their fingerprint."""
@@ -210,7 +200,7 @@ class KeyIndex:
 class MergedView:
     """Several indexes as one. Their keys are disjoint: the hash covers the pubsub topic."""
 
-    def __init__(self, parts: Sequence[KeyView]) -> None:
+    def __init__(self, parts: Sequence[KeyIndex]) -> None:
         self._parts = parts
 
     def summary(self, low: SyncKey, high: SyncKey) -> RangeSummary:
@@ -224,3 +214,6 @@ class MergedView:
 
     def keys(self, low: SyncKey, high: SyncKey) -> list[SyncKey]:
         return sorted(key for part in self._parts for key in part.keys(low, high))
+
+
+KeyView = KeyIndex | MergedView

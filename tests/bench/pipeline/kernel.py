@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 
@@ -33,6 +33,7 @@ from kernel_proc.ipc.methods.streams import stream_routes
 from kernel_proc.ipc.server import Endpoints, IpcServer, IpcSettings
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.metrics import Registry
+from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 from logos_process.directories import private_directory
 from tests.bench.lines import commands, cpu_us, emit
@@ -150,7 +151,7 @@ async def main(run_directory: Path, ack_path: str) -> None:
         registry=registry,
     )
     shards = Shards(publisher, cluster=CLUSTER, shard_count=1, lease_ttl=60.0, static=(), registry=registry)
-    shards.start(_Alone())
+    shards.start(cast("RelayService", _Alone()))
     lag = EventLoopLag()
     health = HealthMonitor(lag, lambda: (), shards.health, publisher.publish_health)
     server = _server(registry, publisher, shards, health)

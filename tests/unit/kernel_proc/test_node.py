@@ -63,9 +63,9 @@ async def test_relays_are_kept_and_the_end_of_the_certificate_is_shown(
         assert ("websocket_certificate_expiry_seconds", {}, end.timestamp()) in samples
         assert node._network is not None
         peering = node._network.peering
-        assert peering.manager._view.at_work() == set()
+        assert peering.manager._needs.at_work() == set()
         monkeypatch.setattr(peering.circuits, "_reserved", {"relay": (float("inf"), "")})
-        assert peering.manager._view.at_work() == {"relay"}, "else the peer manager may disconnect it"
+        assert peering.manager._needs.at_work() == {"relay"}, "else the peer manager may disconnect it"
         node.stop("test")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -17,6 +17,7 @@ from kernel_proc.metrics import Registry
 from kernel_proc.publishing import Publishing, PublishOutcome
 from kernel_proc.relay.messages import PublishResult, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
+from kernel_proc.relay.service import RelayService
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 from tests.support.mock_clock import mock_clock_test
@@ -81,9 +82,9 @@ class House:
             registry=registry,
             clock=lambda: 0.0,
         )
-        self.shards.start(self.relay)
+        self.shards.start(cast("RelayService", self.relay))
         self.publishing = Publishing(
-            MessageSender(self.relay, self.shards) if relay else None,
+            MessageSender(cast("RelayService", self.relay), self.shards) if relay else None,
             self.shards,
             NetworkInfo(cluster=1, shard_count=shard_count, max_message_size=10_000, rln_required=rln),
             registry,

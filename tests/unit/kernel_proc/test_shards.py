@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -10,6 +12,9 @@ from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc import shards
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
+from kernel_proc.protocols.filter.client import FilterClient
+from kernel_proc.protocols.filter.interests import Interests
+from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 from tests.support.steps import lines_run
 
@@ -43,12 +48,8 @@ class Filter:
     """The filter client as far as shards know it."""
 
     def __init__(self) -> None:
-        self.in_use = False
-        self.pushing: dict[str, int] = {}
+        self.interests = Interests()
         self.ended = 0
-
-    def strength(self, topic: str) -> int:
-        return self.pushing.get(topic, 0)
 
     def leases_ended(self) -> None:
         self.ended += 1
@@ -88,9 +89,9 @@ class House:
         )
         self.filter = Filter()
         if with_filter:
-            self.shards.attach_filter(self.filter)
+            self.shards.attach_filter(cast("FilterClient", self.filter))
         if relay or with_filter:
-            self.shards.start(self.relay if relay else None)
+            self.shards.start(cast("RelayService", self.relay) if relay else None)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -262,12 +263,12 @@ def test_without_relay_shards_are_recorded_and_covered_by_filter() -> None:
     assert state.coverage == ()
     assert house.shards.is_leased("a", topic)
     assert not house.shards.is_leased("b", topic)
-    house.filter.in_use, house.filter.pushing = True, {topic: 1}
+    house.filter.interests.add("a", "p", topic, ["content"])
     house.shards.filter_changed([topic])
     assert house.publisher.state(1).coverage[-1][1] is None
     health = house.shards.health()[1]
     assert (health.filter_peers, health.health) == (1, "MINIMALLY_HEALTHY")
-    house.filter.pushing.clear()
+    house.filter.interests.lose("p")
     house.shards.filter_changed([topic])
     assert house.publisher.state(1).coverage[-1][1] is not None
     assert house.shards.release("a", [1]) == [1]
@@ -281,13 +282,15 @@ def test_coverage_lasts_while_relay_or_filter_brings_the_shard() -> None:
     house.shards.acquire("a", [1])
     house.relay.mesh[topic] = ["peer"]
     house.shards.relay_changed([topic])
-    house.filter.pushing = {topic: 2}
+    for peer_id in ("p", "q"):
+        house.filter.interests.add("a", peer_id, topic, ["content"])
     house.shards.filter_changed([topic])
     house.relay.mesh.clear()
     house.shards.relay_changed([topic])
     assert house.publisher.state(1).coverage[-1][1] is None
     assert house.shards.health()[1].health == "SUFFICIENTLY_HEALTHY"
-    house.filter.pushing.clear()
+    for peer_id in ("p", "q"):
+        house.filter.interests.lose(peer_id)
     house.shards.filter_changed([topic])
     assert house.publisher.state(1).coverage[-1][1] is not None
 
@@ -312,7 +315,7 @@ def test_whatever_brings_a_message_it_is_on_the_stream_once() -> None:
     sunk: list[tuple[bytes, int]] = []
     house.shards.add_sink(lambda _topic, message, _digest, source: sunk.append((message.payload, source)))
     epoch = house.shards.acquire("a", [1])[0].epoch
-    house.filter.in_use = True
+    house.filter.interests.expect("p", topic, ["content"])
     house.shards.filter_changed([topic])
 
     def message(payload: bytes) -> tuple[WakuMessage, bytes]:

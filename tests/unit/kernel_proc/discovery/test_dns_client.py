@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from ipc_schema.config.discovery import NameServer
-from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
+from kernel_proc.discovery.dns_client import TreeClient, TreeLimits
 from kernel_proc.discovery.dns_lists import DnsLists
-from kernel_proc.discovery.dns_resolver import DnsTxtResolver
+from kernel_proc.discovery.dns_resolver import DnsFailure, DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeFormatError, TreeSignatureError, hash_of, parse_url
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity

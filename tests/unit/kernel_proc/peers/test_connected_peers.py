@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
 from kernel_proc.p2p.api import Direction, PeerConnection, PeerIdentity
 from kernel_proc.peers.connected_peers import MAX_AGENTS, PeerBook
+from kernel_proc.relay.scores import ScoreParts
+from kernel_proc.relay.service import RelayService
 
 
-class Mesh:
-    def mesh_topics(self, peer_id: str) -> Sequence[str]:
-        return ["/waku/2/rs/1/1"] if peer_id == "a" else []
+class Relay:
+    def subscriptions(self) -> Sequence[str]:
+        return ["/waku/2/rs/1/1", "/waku/2/rs/1/2"]
 
-    def score(self, peer_id: str) -> float | None:
-        return 1.23456 if peer_id == "a" else None
+    def mesh_peers(self, topic: str) -> Sequence[str]:
+        return ["a"] if topic == "/waku/2/rs/1/1" else []
+
+    def score(self, peer_id: str) -> ScoreParts | None:
+        return ScoreParts(1.23456, 0.0, 0.0, 0.0, 0.0, 0.0) if peer_id == "a" else None
 
 
 class House:
@@ -37,7 +43,7 @@ class House:
 
 def test_a_peers_life() -> None:
     house = House()
-    house.book.attach_mesh(Mesh())
+    house.book.relay = cast("RelayService", Relay())
     house.book.set_origin("a", "static")
     house.connect("a", Direction.OUTBOUND)
     house.identify("a")

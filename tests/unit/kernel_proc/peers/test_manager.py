@@ -15,6 +15,7 @@ from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnec
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.manager import PeerManager
+from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.plan import PeerNeeds, Targets
 from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import PeerStore
@@ -91,9 +92,12 @@ class FakeHost:
         return self.identities.get(peer_id)
 
 
-class View:
+class View(Needs):
+    """A node on one shard, whatever its relay and its peers say."""
+
     def __init__(self) -> None:
         self.working: set[str] = set()
+        self.at_work = lambda: frozenset(self.working)
 
     def wanted(self) -> PeerNeeds:
         return PeerNeeds(2, frozenset({0}), frozenset())
@@ -106,9 +110,6 @@ class View:
 
     def score_of(self, peer_id: str) -> float:
         return 0.0
-
-    def at_work(self) -> Set[str]:
-        return frozenset(self.working)
 
 
 def address(number: int) -> str:

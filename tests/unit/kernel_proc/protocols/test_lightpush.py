@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from random import Random
+from typing import cast
 
 import pytest
 import trio
@@ -35,6 +36,7 @@ from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import AllFailed, BadAnswer, NoAnswer, RequestRefused
 from kernel_proc.relay.messages import PublishResult, RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.service import RelayService
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 from tests.support.memory_hosts import MemoryHost, MemoryStream, memory_network
@@ -165,13 +167,14 @@ class House:
             static=(0,),
             registry=registry,
         )
-        shards.start(self.relay)
+        relay = cast("RelayService", self.relay)
+        shards.start(relay)
         self.delivered: list[tuple[str, WakuMessage, bytes, int]] = []
         shards.add_sink(lambda *message: self.delivered.append(message))
         self.service = LightpushService(
             host,
-            MessageSender(self.relay, shards),
-            self.relay,
+            MessageSender(relay, shards),
+            relay,
             network,
             registry,
             ServiceLimiter(limit) if limit else None,

@@ -10,15 +10,15 @@ import pytest
 import trio
 import trio.testing
 
+from ipc_schema.config.ratelimits import RateLimit
 from kernel_proc.p2p.api import PeerIdText, Stream, StreamClosed
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.ratelimit import ServiceRateLimiter
+from kernel_proc.protocols.ratelimit import PeerLimiter, RateLimiter
 from kernel_proc.protocols.requests import (
     BadAnswer,
     CallError,
     Handler,
     NoAnswer,
-    PeerUnreachable,
     RequestService,
     ServiceLimits,
     call,
@@ -36,7 +36,7 @@ async def upper(_peer: PeerIdText, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    handle: Handler = upper, limiter: ServiceRateLimiter | None = None, limits: ServiceLimits = LIMITS
+    handle: Handler = upper, limiter: RateLimiter | None = None, limits: ServiceLimits = LIMITS
 ) -> AsyncIterator[tuple[MemoryNetwork, MemoryHost, RequestService]]:
     """A server `far` and a host `near`."""
     async with memory_network() as network:
@@ -125,16 +125,9 @@ async def test_a_peer_that_leaves_in_mid_request(half: bytes) -> None:
         assert service.counters()["served"] == 1
 
 
-class Never:
-    limit = None
-
-    def allow(self, peer_id: str, now: float) -> bool:
-        return False
-
-
 @mock_clock_test
 async def test_over_the_rate_limit_the_answer_comes_before_the_request_is_read() -> None:
-    async with serving(limiter=Never()) as (_, near, service):
+    async with serving(limiter=PeerLimiter(RateLimit(0, 1.0))) as (_, near, service):
         stream = await near.open_stream("far", [PROTOCOL])
         await stream.write(b"\x50")  # only the length of a request
         assert await read_all(stream) == encode_frame(b"no")
@@ -209,14 +202,6 @@ async def test_a_handler_bug_is_reported_to_the_host_and_contained() -> None:
             await ask(near, b"nothing")
         assert service.counters()["unanswered"] == 1
         assert await ask(near, b"fine") == b"fine"
-
-
-@mock_clock_test
-async def test_unmounted_it_is_not_there() -> None:
-    async with serving() as (_, near, service):
-        service.unmount()
-        with pytest.raises(PeerUnreachable):
-            await ask(near, b"x")
 
 
 # --- the side that asks ---

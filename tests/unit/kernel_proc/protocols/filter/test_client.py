@@ -222,7 +222,7 @@ async def test_only_new_topics_are_requested_and_only_the_last_consumer_unsubscr
         await one.unsubscribe(B, consumer="y")
         assert server.asked[-1].kind == RequestType.UNSUBSCRIBE_ALL
         assert "us" not in server.table
-        assert not one.client.in_use
+        assert not one.client.interests
 
 
 @mock_clock_test
@@ -235,9 +235,9 @@ async def test_asking_again_makes_sure_and_repairs() -> None:
         server.table.remove("us")
         await one.subscribe(A)
         assert server.table.criteria_of("us") == [(SHARD, A)]
-        assert one.client.strength(SHARD) == 0  # B is still wanted, but no peer has it
+        assert one.client.interests.strength(SHARD) == 0  # B is still wanted, but no peer has it
         await one.subscribe(B)
-        assert one.client.strength(SHARD) == 1
+        assert one.client.interests.strength(SHARD) == 1
 
 
 @mock_clock_test
@@ -260,7 +260,7 @@ async def test_half_a_subscription_is_taken_back() -> None:
             await one.subscribe(*(f"/app/1/{number}/proto" for number in range(250)))
         await trio.sleep(10)
         assert "us" not in server.table
-        assert not one.client.in_use
+        assert not one.client.interests
 
 
 @mock_clock_test
@@ -275,7 +275,7 @@ async def test_the_next_peer_when_one_fails_and_none_that_is_excluded() -> None:
         servers["p"].status = None
         assert await one.subscribe(A, exclude=("r",), seconds=100) == "p"
         assert set(one.client.interests.holders(SHARD)) == {"p", "r"}
-        assert one.client.strength(SHARD) == 2
+        assert one.client.interests.strength(SHARD) == 2
 
 
 @mock_clock_test
@@ -326,10 +326,10 @@ async def test_a_subscription_survives_that_its_server_answers_429_for_a_while()
         await trio.sleep(180)
         assert server.kinds.count(RequestType.PING) > 6
         assert one.counter("lost") == 0
-        assert one.client.strength(SHARD) == 1
+        assert one.client.interests.strength(SHARD) == 1
         server.status = None
         assert (await one.client.ping(["s"]))[0].status == 200
-        assert one.client.strength(SHARD) == 1
+        assert one.client.interests.strength(SHARD) == 1
 
 
 @mock_clock_test
@@ -349,7 +349,7 @@ async def test_a_peer_that_has_forgotten_us_holds_nothing() -> None:
         await one.subscribe(A)
         server.table.remove("us")
         await trio.sleep(62)
-        assert one.client.strength(SHARD) == 0
+        assert one.client.interests.strength(SHARD) == 0
         assert one.counter("lost") == 1
         assert one.client.interests.wishes("x", SHARD) == [A]
 
@@ -361,9 +361,9 @@ async def test_a_peer_that_does_not_answer_three_times_holds_nothing() -> None:
         await one.subscribe(A)
         server.silent = True
         await trio.sleep(61)
-        assert one.client.strength(SHARD) == 1
+        assert one.client.interests.strength(SHARD) == 1
         await trio.sleep(40)
-        assert one.client.strength(SHARD) == 0
+        assert one.client.interests.strength(SHARD) == 0
         assert server.kinds == [RequestType.SUBSCRIBE, *[RequestType.PING] * 3]
         assert one.changed[SHARD] > 0
 
@@ -375,8 +375,8 @@ async def test_a_peer_that_leaves_holds_nothing() -> None:
         await one.subscribe(A)
         one.host.away.add("s")
         one.client.peer_disconnected("s", "left")
-        assert one.client.strength(SHARD) == 0
-        assert not one.client.in_use
+        assert one.client.interests.strength(SHARD) == 0
+        assert not one.client.interests
         assert await one.unsubscribe(A) == {}
 
 
@@ -426,7 +426,7 @@ async def test_a_request_given_up_half_way_leaves_nothing_behind() -> None:
         server.host.set_stream_handler(SUBSCRIBE_PROTOCOL, fast)
         await trio.sleep(5)
         assert "us" not in server.table
-        assert not one.client.in_use
+        assert not one.client.interests
 
 
 @mock_clock_test
@@ -441,7 +441,7 @@ async def test_an_unresponsive_peer_is_eventually_dropped() -> None:
         server.silent = False
         await trio.sleep(10)
         assert "us" not in server.table
-        assert not one.client.in_use
+        assert not one.client.interests
 
 
 @mock_clock_test

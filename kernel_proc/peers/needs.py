@@ -12,7 +12,8 @@ from kernel_proc.shards import Shards
 
 
 class Needs:
-    """Implements `NodeView`. `services` are the services of other nodes that this one may use."""
+    """The relay, metadata and shards as the manager needs them. `services` are the services of other nodes
+    that this one may use."""
 
     def __init__(
         self,
@@ -39,16 +40,17 @@ class Needs:
         return self._shards.joined() if self._relay is not None else ()
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
-        """Return the shards from the peer's metadata."""
+        """Return the shards that a connected peer reported in its metadata."""
         return self._metadata.peer_shards(peer_id) or ()
 
     def mesh(self) -> Set[PeerIdText]:
+        """Return the peers in any of our meshes."""
         relay = self._relay
         if relay is None:
             return frozenset()
         return {peer for topic in relay.subscriptions() for peer in relay.mesh_peers(topic)}
 
     def score_of(self, peer_id: PeerIdText) -> float:
-        """Return the peer's relay score."""
+        """Return a peer's relay score, 0 if it has none."""
         parts = self._relay.score(peer_id) if self._relay is not None else None
         return 0.0 if parts is None else parts.total
