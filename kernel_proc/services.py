@@ -22,7 +22,8 @@ from ipc_schema.message import WakuMessage
 from ipc_schema.server import Route
 from ipc_schema.topics import shard_topic
 from kernel_proc.archive import make_archive
-from kernel_proc.archive.api import Archive, ArchiveState
+from kernel_proc.archive.api import ArchiveState
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
 from kernel_proc.ipc.methods.filter import filter_routes
@@ -193,7 +194,7 @@ class Services:
         config: KernelConfig,
         network: Network,
         shards: Shards,
-        archive: Archive,
+        archive: MessageArchive,
         registry: Registry,
         rng: Random,
     ) -> None:
@@ -359,7 +360,7 @@ class Services:
 
 def _make_archive(
     config: ServiceOptions, directory: Path, registry: Registry, changed: Callable[[], None]
-) -> Archive | None:
+) -> MessageArchive | None:
     if not config.store:
         return None
     database = parse_database_url(config.store_message_db_url, directory)
@@ -388,7 +389,7 @@ def _make_filter(config: ServiceOptions, host: Host, registry: Registry) -> Filt
     return FilterService(host, registry, limits=limits, rate_limit=config.rate_limits["filter"])
 
 
-def _into(archive: Archive) -> Callable[[str, WakuMessage, bytes, int], None]:
+def _into(archive: MessageArchive) -> Callable[[str, WakuMessage, bytes, int], None]:
     def sink(topic: str, message: WakuMessage, digest: bytes, _source: int) -> None:
         archive.offer(topic, message, digest, time.time_ns())
 

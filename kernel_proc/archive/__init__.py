@@ -1,6 +1,6 @@
 """The message archive of a store node, in SQLite (default) or PostgreSQL.
 
-`api` is the interface for the rest of the kernel. `make_archive` creates an archive from its settings.
+`make_archive` creates a `MessageArchive` from its settings; `api` has what it takes and returns.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from kernel_proc.archive.api import Archive, ArchiveConfigError
+from kernel_proc.archive.api import ArchiveConfigError
 from kernel_proc.archive.engine import ArchiveEngine
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
@@ -56,6 +56,6 @@ def make_archive(
     registry: Registry | None = None,
     clock: Callable[[], int] = time.time_ns,
     changed: Callable[[], None] = lambda: None,
-) -> Archive:
+) -> MessageArchive:
     """Return an archive that is ready to `run`; see `MessageArchive`. Raise `ArchiveConfigError`."""
     return MessageArchive(make_engine(settings), settings, registry=registry, clock=clock, changed=changed)

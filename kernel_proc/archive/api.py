@@ -1,4 +1,4 @@
-"""The interface of the archive for the rest of the kernel: types, errors, and `Archive` itself.
+"""What the archive takes and returns: queries, pages and errors.
 
 The rules are those of 13/WAKU2-STORE, or of nwaku where the two differ: pages are ordered by (timestamp,
 hash bytes), both ends of a time window are inclusive, a cursor is the hash of a message and exclusive, all
@@ -16,15 +16,12 @@ ArchiveError
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
-
-import trio
+from typing import Final, NamedTuple
 
 from ipc_schema.message import WakuMessage, decode_message
-from kernel_proc.metrics import Sample
 
 DEFAULT_PAGE: Final = 20
 MAX_PAGE: Final = 100
@@ -187,62 +184,3 @@ class TopicSpan(NamedTuple):
 
 StoredMessages = Callable[[Sequence[tuple[str, int, bytes]]], None]
 """Called with what was committed: pubsub topic, timestamp, hash; also with what had been there before."""
-
-
-class Archive(Protocol):
-    """The message archive of one node. Call its methods from the trio thread only."""
-
-    @property
-    def state(self) -> ArchiveState: ...
-
-    @property
-    def reason(self) -> str:
-        """Why the state is STALLED, for the operator; empty otherwise. Never contains a password."""
-
-    def backlog(self) -> Backlog:
-        """Return how far the database is behind."""
-
-    def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
-        """Offer a valid message to the archive. Never block or raise.
-
-        `received_ns` is the wall-clock time in nanoseconds since the Unix epoch. Return True if the message
-        is queued (a duplicate is ignored later), False if it is ephemeral, its timestamp is more than 20 s
-        off, or the queue is full; refusals are counted by reason.
-        """
-
-    async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
-        """Take a message from another store, of any age: wait for room in the queue instead of dropping it.
-
-        Return False, counted by reason, if it is ephemeral, its topic is too long, or the archive closes.
-        """
-
-    def add_listener(self, stored: StoredMessages) -> None:
-        """Call `stored` after each commit."""
-
-    def hold_writes(self, until: trio.Event) -> None:
-        """Write nothing before `until`: what the archive had at start can then be read without a race."""
-
-    async def query(self, query: HistoryQuery) -> HistoryPage:
-        """Read one page. Raise `CursorNotFound`, `ArchiveBusy` or `ArchiveUnavailable`."""
-
-    async def keys(self, query: KeyQuery) -> list[tuple[int, bytes]]:
-        """Read keys in the query's direction. Raise `ArchiveBusy` or `ArchiveUnavailable`."""
-
-    async def spans(self) -> list[TopicSpan]:
-        """Count the messages of each pubsub topic; may take seconds. Raise `ArchiveUnavailable`."""
-
-    async def flush(self) -> None:
-        """Wait until everything offered so far is committed (or was rejected by the database)."""
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open the database, store offers, and apply the retention policy, until cancelled.
-
-        Never ends because of the database, and reports started whether or not the database responds. When
-        cancelled, store what is queued, for at most two seconds; the rest goes to the spool.
-        """
-
-    def counters(self) -> dict[str, int]:
-        """Return monotonic counters by name; see `MessageArchive.counters`."""
-
-    def samples(self) -> Iterable[Sample]:
-        """Yield samples for the metrics registry, under nwaku's names."""

@@ -1,4 +1,4 @@
-"""`MessageArchive`: the archive as run by the node, on any engine.
+"""`MessageArchive`: the archive as the rest of the kernel knows it, on any engine.
 
 All state belongs to the trio thread; the engine runs in worker threads. Incoming messages wait in a bounded
 queue for the `writer`; pages are read on separate connections; `upkeep` applies the retention policy.
@@ -70,7 +70,7 @@ _REFUSALS: Final = {
 
 
 class MessageArchive:
-    """An `Archive` on an engine.
+    """The message archive of one node. Call its methods from the trio thread only.
 
     `changed` is called when `state` or `reason` changed; `clock` is the wall clock in nanoseconds, for
     retention. Counters and durations go to `registry`, if given.
@@ -132,11 +132,11 @@ class MessageArchive:
 
     @property
     def reason(self) -> str:
-        """Why the state is STALLED."""
+        """Why the state is STALLED, for the operator; empty otherwise. Never contains a password."""
         return self._writer.reason
 
     def backlog(self) -> Backlog:
-        """Return what the queue and the spool hold."""
+        """Return how far the database is behind: what the queue and the spool hold."""
         spool, since = self._spool, self._writer.stalled_at
         on_disk, disk_bytes = (0, 0) if spool is None else (spool.messages, spool.bytes)
         return Backlog(
@@ -194,7 +194,12 @@ class MessageArchive:
     # --- storing ---
 
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
-        """Queue a message, if the rules and the queue's limits permit."""
+        """Offer a valid message to the archive. Never block or raise.
+
+        `received_ns` is the wall-clock time in nanoseconds since the Unix epoch. Return True if the message
+        is queued (a duplicate is ignored later), False if it is ephemeral, its timestamp is more than 20 s
+        off, or the queue is full; refusals are counted by reason.
+        """
         refusal = self._refusal(pubsub_topic, message) or _wrong_time(message, received_ns)
         if refusal is None:
             if self._enqueue(pubsub_topic, message, message_hash):
@@ -204,7 +209,10 @@ class MessageArchive:
         return False
 
     async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
-        """Queue a message from another store, whatever its age. Wait for room."""
+        """Take a message from another store, of any age: wait for room in the queue instead of dropping it.
+
+        Return False, counted by reason, if it is ephemeral, its topic is too long, or the archive closes.
+        """
         await trio.lowlevel.checkpoint()
         while (refusal := self._refusal(pubsub_topic, message)) is None:
             if self._enqueue(pubsub_topic, message, message_hash):
@@ -244,25 +252,25 @@ class MessageArchive:
                 listener(told)
 
     def hold_writes(self, until: trio.Event) -> None:
-        """Write nothing before `until`."""
+        """Write nothing before `until`: what the archive had at start can then be read without a race."""
         self._writer.hold(until)
 
     async def flush(self) -> None:
-        """Wait until everything offered so far is settled."""
+        """Wait until everything offered so far is committed (or was rejected by the database)."""
         await self._writer.flush()
 
     # --- queries ---
 
     async def query(self, query: HistoryQuery) -> HistoryPage:
-        """Read one page on one of the reading connections."""
+        """Read one page. Raise `CursorNotFound`, `ArchiveBusy` or `ArchiveUnavailable`."""
         return await self._read(self._engine.read, query)
 
     async def keys(self, query: KeyQuery) -> list[Key]:
-        """Read keys on one of the reading connections."""
+        """Read keys in the query's direction. Raise `ArchiveBusy` or `ArchiveUnavailable`."""
         return await self._read(self._engine.read_keys, query)
 
     async def spans(self) -> list[TopicSpan]:
-        """Count the messages of each pubsub topic."""
+        """Count the messages of each pubsub topic; may take seconds. Raise `ArchiveUnavailable`."""
         self._check_open()
         try:
             return await in_thread(self._engine.spans, self._counting)
@@ -308,7 +316,11 @@ class MessageArchive:
     # --- lifetime ---
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled."""
+        """Open the database, store offers, and apply the retention policy, until cancelled.
+
+        Never ends because of the database, and reports started whether or not the database responds. When
+        cancelled, store what is queued, for at most two seconds; the rest goes to the spool.
+        """
         writer = self._writer
         try:
             async with trio.open_nursery() as nursery:

@@ -21,11 +21,11 @@ import trio
 from ipc_schema.message import WakuMessage
 from kernel_proc.archive.api import (
     MAX_TIMESTAMP_DISTANCE_NS,
-    Archive,
     ArchiveError,
     HistoryQuery,
     KeyQuery,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
@@ -85,7 +85,7 @@ class StoreResume:
         self,
         client: StoreClient,
         peers: ServicePeerChoice,
-        archive: Archive,
+        archive: MessageArchive,
         registry: Registry,
         path: Path,
         scope: ResumeScope,

@@ -10,7 +10,6 @@ import trio
 from kernel_proc.archive.api import (
     DEFAULT_PAGE,
     MAX_PAGE,
-    Archive,
     ArchiveBusy,
     ArchivedMessage,
     ArchiveError,
@@ -19,6 +18,7 @@ from kernel_proc.archive.api import (
     HistoryPage,
     HistoryQuery,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError
@@ -52,7 +52,7 @@ class StoreService:
     """Store v3 on a host. Mount `service`."""
 
     def __init__(
-        self, host: Host, archive: Archive, registry: Registry, limiter: RateLimiter | None = None
+        self, host: Host, archive: MessageArchive, registry: Registry, limiter: RateLimiter | None = None
     ) -> None:
         self._archive = archive
         self._queries = registry.counter("store_queries")

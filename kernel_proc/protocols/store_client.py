@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, message_hash
-from kernel_proc.archive.api import Archive, HistoryQuery
+from kernel_proc.archive.api import HistoryQuery
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
@@ -270,7 +271,12 @@ class _Pages:
 
 
 async def local_history(
-    archive: Archive, peer_id: PeerIdText, query: HistoryQuery, *, max_messages: int | None, max_bytes: int
+    archive: MessageArchive,
+    peer_id: PeerIdText,
+    query: HistoryQuery,
+    *,
+    max_messages: int | None,
+    max_bytes: int,
 ) -> History:
     """Query the node's own archive in the same way. Raise ArchiveError."""
     pages = _Pages(query, max_messages, max_bytes)

@@ -22,7 +22,8 @@ import trio
 from ipc_schema.config.archive import RetentionPolicy, parse_database_url
 from ipc_schema.message import WakuMessage
 from kernel_proc.archive import make_archive
-from kernel_proc.archive.api import Archive, ArchiveState, HistoryQuery
+from kernel_proc.archive.api import ArchiveState, HistoryQuery
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, postgres_binaries
@@ -80,7 +81,7 @@ class _Bench:
         self._count = 0
         self._hashes: list[bytes] = []
 
-    async def _running(self, work: Callable[[Archive], Awaitable[None]]) -> None:
+    async def _running(self, work: Callable[[MessageArchive], Awaitable[None]]) -> None:
         ready = trio.Event()
 
         def changed() -> None:
@@ -95,7 +96,7 @@ class _Bench:
             await work(made)
             nursery.cancel_scope.cancel()
 
-    def _offer(self, made: Archive) -> bool:
+    def _offer(self, made: MessageArchive) -> bool:
         """The next message. Its hash is made up: making the real one is the relay's work."""
         number = self._count
         at = number * 7919 % (len(self._filler) - PAYLOAD)
@@ -116,7 +117,7 @@ class _Bench:
         """Grow to `size` messages, then ask."""
         lines: list[dict[str, Any]] = []
 
-        async def work(made: Archive) -> None:
+        async def work(made: MessageArchive) -> None:
             first, started = self._count, time.perf_counter()
             while self._count < size:
                 for _ in range(200):
@@ -135,7 +136,7 @@ class _Bench:
         await self._running(work)
         return lines
 
-    async def _ask(self, made: Archive, make: Callable[[], HistoryQuery]) -> list[float]:
+    async def _ask(self, made: MessageArchive, make: Callable[[], HistoryQuery]) -> list[float]:
         count = self._options.count(QUERIES)
         times: list[float] = []
         for number in range(-20, count):
@@ -226,10 +227,10 @@ class _Bench:
             case = Case(BENCH, f"{self._engine} loop with {name}", "ms late, p99", "the same loop without")
             yield result(case, ours, reference)
 
-    async def _loop(self, load: Callable[[Archive], Awaitable[None]] | None) -> Round:
+    async def _loop(self, load: Callable[[MessageArchive], Awaitable[None]] | None) -> Round:
         late: list[float] = []
 
-        async def work(made: Archive) -> None:
+        async def work(made: MessageArchive) -> None:
             async with trio.open_nursery() as nursery:
                 if load is not None:
                     nursery.start_soon(load, made)
@@ -246,7 +247,7 @@ class _Bench:
         await self._running(work)
         return Round(percentile(late, 0.99), {}, {"p50": percentile(late, 0.5), "ticks": len(late)})
 
-    async def _asking(self, made: Archive) -> None:
+    async def _asking(self, made: MessageArchive) -> None:
         makes = list(self._queries().values())
         due = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -255,7 +256,7 @@ class _Bench:
                 await trio.sleep_until(due)
                 nursery.start_soon(made.query, self._random.choice(makes)())
 
-    async def _storing(self, made: Archive) -> None:
+    async def _storing(self, made: MessageArchive) -> None:
         due = trio.current_time()
         while True:
             due += 0.004

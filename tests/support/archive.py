@@ -15,13 +15,13 @@ from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy, parse_da
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import (
-    Archive,
     ArchivedMessage,
     ArchiveState,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.postgres import PostgresServer
 
@@ -89,19 +89,19 @@ class Model:
         return ArchivedMessage(digest, pubsub, encode_message(message))
 
 
-def offer(archive: Archive, pubsub_topic: str, message: WakuMessage) -> bool:
+def offer(archive: MessageArchive, pubsub_topic: str, message: WakuMessage) -> bool:
     """Offer a message at the moment of its timestamp."""
     return archive.offer(pubsub_topic, message, message_hash(pubsub_topic, message), message.timestamp)
 
 
-def offer_all(archive: Archive, model: Model, messages: Iterable[tuple[str, WakuMessage]]) -> None:
+def offer_all(archive: MessageArchive, model: Model, messages: Iterable[tuple[str, WakuMessage]]) -> None:
     """Offer messages and put them into the model."""
     for pubsub_topic, message in messages:
         model.add(pubsub_topic, message)
         assert offer(archive, pubsub_topic, message)
 
 
-async def all_pages(archive: Archive, query: HistoryQuery) -> list[ArchivedMessage]:
+async def all_pages(archive: MessageArchive, query: HistoryQuery) -> list[ArchivedMessage]:
     """Follow the cursors to the end; messages in ascending order."""
     pages: list[ArchivedMessage] = []
     while True:
@@ -116,7 +116,7 @@ async def all_pages(archive: Archive, query: HistoryQuery) -> list[ArchivedMessa
         )
 
 
-async def stored_numbers(archive: Archive) -> list[int]:
+async def stored_numbers(archive: MessageArchive) -> list[int]:
     """Return n of each stored message with timestamp NOW + n, oldest first."""
     pages = await all_pages(archive, HistoryQuery(limit=100, forward=True, include_data=True))
     return [message.message.timestamp - NOW for message in pages if message.message is not None]
@@ -137,7 +137,7 @@ class StateLog:
     """Follows an archive's state, to wait for one."""
 
     def __init__(self) -> None:
-        self.archive: Archive | None = None
+        self.archive: MessageArchive | None = None
         self.seen: list[tuple[ArchiveState, str]] = []
         self._changed = trio.Event()
 
@@ -163,7 +163,7 @@ async def running(
     log: StateLog | None = None,
     wait: bool = True,
     hold: trio.Event | None = None,
-) -> AsyncIterator[Archive]:
+) -> AsyncIterator[MessageArchive]:
     """An archive that runs; with `wait`, from the moment it is READY. `hold`: see `hold_writes`."""
     log = log or StateLog()
     archive = make_archive(settings, clock=clock, changed=log)

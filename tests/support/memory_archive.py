@@ -19,11 +19,12 @@ from kernel_proc.archive.api import (
     StoredMessages,
     TopicSpan,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Sample
 
 
-class MemoryArchive:
-    """Implements Archive, with a settable error."""
+class MemoryArchive(MessageArchive):
+    """An archive without an engine, and with a settable error."""
 
     state = ArchiveState.READY
     reason = ""
@@ -117,9 +118,6 @@ class MemoryArchive:
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
-
-    async def run(self, *, task_status: object = None) -> None:
-        await trio.sleep_forever()
 
     def counters(self) -> dict[str, int]:
         return {}

@@ -9,13 +9,13 @@ from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequ
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError, autoshard
 from kernel_proc.archive.api import (
-    Archive,
     ArchiveBusy,
     ArchiveUnavailable,
     BadQuery,
     CursorNotFound,
     HistoryQuery,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.requests import AllFailed
@@ -27,7 +27,7 @@ MAX_REPLY_BYTES = 4 * 1024 * 1024
 
 def store_routes(
     client: StoreClient,
-    archive: Archive | None,
+    archive: MessageArchive | None,
     own_peer_id: PeerIdText,
     *,
     shard_count: int,
@@ -77,7 +77,7 @@ def store_routes(
 
 
 async def _own(
-    archive: Archive, own_peer_id: PeerIdText, query: HistoryQuery, max_messages: int | None
+    archive: MessageArchive, own_peer_id: PeerIdText, query: HistoryQuery, max_messages: int | None
 ) -> History:
     try:
         return await local_history(

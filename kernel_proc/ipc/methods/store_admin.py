@@ -39,7 +39,6 @@ from ipc_schema.message import (
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.archive.api import (
-    Archive,
     ArchiveBusy,
     ArchivedMessage,
     ArchiveError,
@@ -50,6 +49,7 @@ from kernel_proc.archive.api import (
     HistoryQuery,
     TopicSpan,
 )
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.requests import AllFailed, Attempt, CallError
@@ -66,7 +66,7 @@ class OwnStore:
     `is_signed`: whether a message is signed as its shard demands.
     """
 
-    archive: Archive | None
+    archive: MessageArchive | None
     sync: StoreSync | None
     resume: StoreResume | None
     peer_id: PeerIdText
@@ -79,7 +79,7 @@ class OwnStore:
 
 def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
 
-    def archive_of() -> Archive:
+    def archive_of() -> MessageArchive:
         if store.archive is None:
             raise IpcError(ErrorCode.NOT_READY, "store is off on this node", retriable=False)
         return store.archive
@@ -152,7 +152,7 @@ class _ArchiveErrors:
 # --- status -----------------------------------------------------------------------------------------------
 
 
-def _status(store: OwnStore, archive: Archive, spans: Iterable[TopicSpan]) -> StoreStatusReply:
+def _status(store: OwnStore, archive: MessageArchive, spans: Iterable[TopicSpan]) -> StoreStatusReply:
     topics = tuple(
         StoreTopicRecord(
             pubsub_topic=span.pubsub_topic, messages=span.messages, oldest=span.oldest, newest=span.newest
@@ -225,7 +225,7 @@ def _resume(resume: StoreResume) -> StoreResumeRecord:
 # --- verify -----------------------------------------------------------------------------------------------
 
 
-async def _verify(archive: Archive, request: StoreVerifyRequest) -> StoreVerifyReply:
+async def _verify(archive: MessageArchive, request: StoreVerifyRequest) -> StoreVerifyReply:
     checked, bad, cursor = 0, list[bytes](), request.cursor
     while checked < request.limit:
         page = await archive.query(
@@ -262,7 +262,7 @@ def _wrong(messages: Iterable[ArchivedMessage]) -> list[bytes]:
 
 
 async def _import(
-    store: OwnStore, archive: Archive, messages: list[tuple[str, WakuMessage]]
+    store: OwnStore, archive: MessageArchive, messages: list[tuple[str, WakuMessage]]
 ) -> StoreImportReply:
     refused: list[StoreRefusal] = []
     wanted: dict[bytes, tuple[str, WakuMessage]] = {}

@@ -13,7 +13,8 @@ import trio
 
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.message import WakuMessage
-from kernel_proc.archive.api import Archive, ArchiveError
+from kernel_proc.archive.api import ArchiveError
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText, Stream
 from kernel_proc.protocols.framing import StreamFrameError
@@ -104,7 +105,7 @@ class StoreSync:
     def __init__(
         self,
         host: Host,
-        archive: Archive,
+        archive: MessageArchive,
         peers: ServicePeerChoice,
         settings: SyncSettings,
         registry: Registry,

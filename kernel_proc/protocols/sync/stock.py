@@ -8,7 +8,8 @@ from typing import Final
 
 import trio
 
-from kernel_proc.archive.api import Archive, KeyQuery
+from kernel_proc.archive.api import KeyQuery
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.protocols.sync.index import KeyIndex, KeyView, MergedView
 from kernel_proc.protocols.sync.keys import MAX_TIME, SyncKey, make_key, time_of
 from kernel_proc.protocols.sync.reconcile import SyncWindow, TopicFilter
@@ -32,7 +33,7 @@ class SyncStock:
 
     def __init__(
         self,
-        archive: Archive,
+        archive: MessageArchive,
         *,
         seconds: float,
         jitter: float,

@@ -10,7 +10,8 @@ from typing import Final
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, message_hash
-from kernel_proc.archive.api import MAX_TIMESTAMP_DISTANCE_NS, Archive, ArchiveBusy, HistoryPage, HistoryQuery
+from kernel_proc.archive.api import MAX_TIMESTAMP_DISTANCE_NS, ArchiveBusy, HistoryPage, HistoryQuery
+from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
@@ -52,7 +53,7 @@ class MessageTransfer:
     def __init__(
         self,
         host: Host,
-        archive: Archive,
+        archive: MessageArchive,
         stock: SyncStock,
         grants: Grants,
         registry: Registry,

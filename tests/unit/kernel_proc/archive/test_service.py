@@ -15,7 +15,6 @@ import trio.testing
 from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy, parse_retention
 from ipc_schema.message import decode_message
 from kernel_proc.archive.api import (
-    Archive,
     ArchivedMessage,
     ArchiveState,
     ArchiveUnavailable,
@@ -143,7 +142,7 @@ def with_archive(
     run()
 
 
-def store(archive: Archive, count: int, first: int = 0) -> None:
+def store(archive: MessageArchive, count: int, first: int = 0) -> None:
     for number in range(first, first + count):
         assert offer(archive, SHARD, make_message(NOW + number))
 
