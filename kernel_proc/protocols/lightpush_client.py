@@ -68,8 +68,7 @@ class LightpushClient:
             try:
                 return await self._ask(peer_id, topic, message, seconds)
             except CallError as error:
-                kind = str(error.status) if isinstance(error, RequestRefused) else type(error).__name__
-                self._registry.counter("lightpush_client_errors", type=kind).add()
+                self._registry.counter("lightpush_client_errors", type=error.kind).add()
                 raise
 
         peer_id, relay_peers = await self._peers.ask(

@@ -6,7 +6,8 @@ CallError               raised by `call`; `retriable`: try another peer, or the 
 ├── PeerUnreachable     not connected, does not speak the protocol, or the stream broke before we had asked
 ├── NoAnswer            no response in time, or the stream ended without one
 ├── BadAnswer           a response that is too long, undecodable, or does not match the request
-├── RequestRefused       a response with an error status
+└── RequestRefused      a response with an error status
+IpcError
 └── AllFailed           every peer that was tried failed; see `attempts`
 ```
 """
@@ -14,14 +15,17 @@ CallError               raised by `call`; `retriable`: try another peer, or the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import trio
 
+from ipc_schema.errors import ErrorCode, IpcError
 from kernel_proc.metrics import Histogram, Sample
 from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, ProtocolNotSupported, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
+from kernel_proc.protocols.pacing import TOO_MANY_REQUESTS
 from kernel_proc.protocols.ratelimit import RateLimiter
 
 log = logging.getLogger(__name__)
@@ -198,10 +202,22 @@ class RequestService:
 # --- client side ---
 
 
+_UNANSWERED: Final = MappingProxyType({"unanswered": True})
+_REFUSED: Final = frozenset({300, 400, 413, 420})
+"""Statuses about the request rather than the peer: store's archive errors, bad requests, invalid messages."""
+
+
 class CallError(Exception):
     """A request that got no usable response."""
 
     retriable = True
+    outcome: Mapping[str, object] = MappingProxyType({})
+    """For the caller: the peer's status, or that the request was sent with unknown outcome."""
+
+    @property
+    def kind(self) -> str:
+        """The error's name in the metrics."""
+        return type(self).__name__
 
 
 class PeerUnreachable(CallError):
@@ -211,9 +227,13 @@ class PeerUnreachable(CallError):
 class NoAnswer(CallError):
     """The request was sent, and no response arrived in time."""
 
+    outcome = _UNANSWERED
+
 
 class BadAnswer(CallError):
     """The response is unusable."""
+
+    outcome = _UNANSWERED
 
 
 class RequestRefused(CallError):
@@ -225,6 +245,11 @@ class RequestRefused(CallError):
         self.description = description
         self.final = final
         self.retriable = not final
+        self.outcome = {"status": status}
+
+    @property
+    def kind(self) -> str:
+        return str(self.status)
 
 
 class Attempt(NamedTuple):
@@ -234,20 +259,30 @@ class Attempt(NamedTuple):
     error: CallError
 
 
-class AllFailed(CallError):
-    """No peer fulfilled the request. Empty `attempts`: there was no peer to ask."""
+class AllFailed(IpcError):
+    """No peer fulfilled the request. Empty `attempts`: there was no peer to ask.
+
+    `bad_request` if a peer rejected the request itself, `rate_limited` if all responses were rate limits,
+    else `no_peers`. The detail lists every attempt.
+    """
 
     def __init__(self, service: str, attempts: Sequence[Attempt], missing: str = "") -> None:
         tried = "; ".join(f"{attempt.peer}: {attempt.error}" for attempt in attempts)
-        super().__init__(tried or missing or f"no connected peer serves {service}")
+        statuses = {attempt.error.outcome.get("status") for attempt in attempts}
+        code = ErrorCode.RATE_LIMITED if statuses == {TOO_MANY_REQUESTS} else ErrorCode.NO_PEERS
+        rows = [
+            {"peer": attempt.peer, "error": str(attempt.error), **attempt.error.outcome}
+            for attempt in attempts
+        ]
+        super().__init__(
+            code if statuses.isdisjoint(_REFUSED) else ErrorCode.BAD_REQUEST,
+            tried or missing or f"no connected peer serves {service}",
+            detail={"attempts": rows} if rows else None,
+        )
         self.attempts = tuple(attempts)
 
-    @property
-    def statuses(self) -> list[int]:
-        """The statuses of the attempts that were refused."""
-        return [
-            attempt.error.status for attempt in self.attempts if isinstance(attempt.error, RequestRefused)
-        ]
+    def __str__(self) -> str:
+        return self.message
 
 
 async def call(

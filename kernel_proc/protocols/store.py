@@ -112,18 +112,10 @@ class StoreService:
 
 def history_query(request: StoreRequest) -> HistoryQuery:
     """Convert a request to an archive query. Raise BadQuery."""
-    return HistoryQuery(
-        pubsub_topic=request.pubsub_topic,
-        content_topics=request.content_topics,
-        start=request.time_start,
-        end=request.time_end,
-        hashes=request.hashes,
-        cursor=request.cursor,
-        forward=request.forward,
-        # 13/WAKU2-STORE: without a limit the service chooses; nwaku: 20, and never more than 100.
-        limit=min(request.limit or DEFAULT_PAGE, MAX_PAGE),
-        include_data=request.include_data,
-    )
+    # 13/WAKU2-STORE: without a limit the service chooses; nwaku: 20, and never more than 100.
+    values = request._asdict() | {"limit": min(request.limit or DEFAULT_PAGE, MAX_PAGE)}
+    del values["request_id"]
+    return HistoryQuery(**values)
 
 
 def cut(page: HistoryPage, *, forward: bool) -> HistoryPage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -125,8 +125,7 @@ class StoreClient:
         try:
             messages, cursor = await self._ask(peer_id, query, seconds)
         except CallError as error:
-            kind = str(error.status) if isinstance(error, RequestRefused) else type(error).__name__
-            self._registry.counter("store_client_errors", type=kind).add()
+            self._registry.counter("store_client_errors", type=error.kind).add()
             raise
         self._count(messages)
         return messages, cursor
@@ -141,18 +140,7 @@ class StoreClient:
     async def _ask(
         self, peer_id: PeerIdText, query: HistoryQuery, seconds: float
     ) -> tuple[tuple[Found, ...], bytes | None]:
-        request = StoreRequest(
-            request_id=secrets.token_hex(10),
-            include_data=query.include_data,
-            pubsub_topic=query.pubsub_topic,
-            content_topics=query.content_topics,
-            time_start=query.start,
-            time_end=query.end,
-            hashes=query.hashes,
-            cursor=query.cursor,
-            forward=query.forward,
-            limit=query.limit,
-        )
+        request = StoreRequest(secrets.token_hex(10), **asdict(query))
         entry = ENTRY_BYTES + (self._message_size if query.include_data else 0)
         body = await call(
             self._host,

@@ -35,15 +35,15 @@ class StoreStatus(IntEnum):
 
 
 class StoreRequest(NamedTuple):
-    """A query. Times are nanoseconds since the Unix epoch, both inclusive (13/WAKU2-STORE excludes the
-    end, nwaku includes it). All filters given must match."""
+    """A query, with the fields of the archive's `HistoryQuery`. Times are nanoseconds since the Unix epoch,
+    both inclusive (13/WAKU2-STORE excludes the end, nwaku includes it). All filters given must match."""
 
     request_id: str
     include_data: bool = False
     pubsub_topic: str | None = None
     content_topics: tuple[str, ...] = ()
-    time_start: int | None = None
-    time_end: int | None = None
+    start: int | None = None
+    end: int | None = None
     hashes: tuple[bytes, ...] = ()
     cursor: bytes | None = None
     forward: bool = False
@@ -78,8 +78,8 @@ def encode_request(request: StoreRequest) -> bytes:
     put_text(out, 10, request.pubsub_topic)
     for topic in request.content_topics:
         put_text(out, 11, topic)
-    put_zigzag(out, 12, request.time_start)
-    put_zigzag(out, 13, request.time_end)
+    put_zigzag(out, 12, request.start)
+    put_zigzag(out, 13, request.end)
     for digest in request.hashes:
         put_bytes(out, 20, digest)
     put_bytes(out, 51, request.cursor)
@@ -96,8 +96,8 @@ def decode_request(body: bytes) -> StoreRequest:
         include_data=bool(found.number(2)),
         pubsub_topic=found.text(10),
         content_topics=found.texts(11),
-        time_start=found.signed(12),
-        time_end=found.signed(13),
+        start=found.signed(12),
+        end=found.signed(13),
         hashes=tuple(found.blobs(20)),
         cursor=found.blob(51),
         forward=bool(found.number(52)),

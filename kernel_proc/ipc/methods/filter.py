@@ -22,9 +22,7 @@ from ipc_schema.kernel.filter import (
 )
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import TopicError, place
-from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, LeaseEnded
-from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.shards import Shards
 
 MAX_SUBSCRIPTIONS: Final = 100_000
@@ -94,8 +92,6 @@ def filter_routes(
                 exclude=request.exclude,
                 deadline=call.answer_by,
             )
-        except AllFailed as error:
-            raise service_error(error) from error
         except LeaseEnded:
             raise not_leased(topic) from None
         finally:

@@ -10,7 +10,6 @@ from ipc_schema.kernel.lightpush import (
     LightpushPublishRequest,
 )
 from ipc_schema.server import Answer, Call, Route
-from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.publishing import Publishing
@@ -32,14 +31,13 @@ def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping
                 deadline=call.answer_by,
             )
         except AllFailed as error:
-            failure = service_error(error)
             # What the caller needs to retry with the very same message, or to look it up in a store.
-            failure.detail |= {
+            error.detail |= {
                 "message_hash": ready.message_hash,
                 "timestamp": ready.message.timestamp,
                 "pubsub_topic": ready.pubsub_topic,
             }
-            raise failure from error
+            raise
         reply = LightpushPublishReply(
             message_hash=ready.message_hash,
             timestamp=ready.message.timestamp,

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
 from ipc_schema.server import Answer, Call, Route
-from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.peer_exchange import PeerExchangeClient
-from kernel_proc.protocols.requests import AllFailed
 
 
 def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
@@ -16,10 +14,7 @@ def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
 
     async def request(call: Call) -> Answer:
         wanted = call.read(PeerExchangeRequest)
-        try:
-            found = await client.request(wanted.count, peer=wanted.peer, deadline=call.answer_by)
-        except AllFailed as error:
-            raise service_error(error) from error
+        found = await client.request(wanted.count, peer=wanted.peer, deadline=call.answer_by)
         return PeerExchangeReply(peer=found.peer_id, enrs=found.records).to_body(), ()
 
     return {PEER_EXCHANGE_REQUEST: Route(request)}

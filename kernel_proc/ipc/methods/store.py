@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest, store_blobs
@@ -10,16 +11,14 @@ from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError, autoshard
 from kernel_proc.archive.api import (
     ArchiveBusy,
-    ArchiveUnavailable,
+    ArchiveError,
     BadQuery,
     CursorNotFound,
     HistoryQuery,
 )
 from kernel_proc.archive.service import MessageArchive
-from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.protocols.requests import AllFailed
-from kernel_proc.protocols.store_client import Found, History, StoreClient, local_history
+from kernel_proc.protocols.store_client import Found, StoreClient, local_history
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
 """Maximum payload of one reply. The rest follows with the next request, from the cursor on."""
@@ -36,7 +35,7 @@ def store_routes(
 
     async def query(call: Call) -> Answer:
         request = call.read(StoreQueryRequest)
-        try:
+        with archive_errors(STORE_QUERY):
             wanted = HistoryQuery(
                 pubsub_topic=request.pubsub_topic,
                 content_topics=request.content_topics,
@@ -48,14 +47,15 @@ def store_routes(
                 limit=request.limit,
                 include_data=request.include_data,
             )
-        except BadQuery as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"store.query: {error}") from error
-        if request.peer == own_peer_id:
-            if archive is None:
-                raise IpcError(ErrorCode.NOT_READY, "store is off on this node", retriable=False)
-            history = await _own(archive, own_peer_id, wanted, request.max_messages)
-        else:
-            try:
+            if request.peer == own_peer_id:
+                history = await local_history(
+                    own_archive(archive),
+                    own_peer_id,
+                    wanted,
+                    max_messages=request.max_messages,
+                    max_bytes=MAX_REPLY_BYTES,
+                )
+            else:
                 history = await client.query(
                     wanted,
                     peer=request.peer,
@@ -64,8 +64,6 @@ def store_routes(
                     max_bytes=MAX_REPLY_BYTES,
                     deadline=call.answer_by,
                 )
-            except AllFailed as error:
-                raise service_error(error) from error
         reply = StoreQueryReply(
             peer=history.peer_id,
             hashes=tuple(found.message_hash for found in history.messages),
@@ -76,18 +74,23 @@ def store_routes(
     return {STORE_QUERY: Route(query)}
 
 
-async def _own(
-    archive: MessageArchive, own_peer_id: PeerIdText, query: HistoryQuery, max_messages: int | None
-) -> History:
+def own_archive(archive: MessageArchive | None) -> MessageArchive:
+    """Return this node's archive. Raise `IpcError` if store is off."""
+    if archive is None:
+        raise IpcError(ErrorCode.NOT_READY, "store is off on this node", retriable=False)
+    return archive
+
+
+@contextmanager
+def archive_errors(method: str) -> Iterator[None]:
+    """Turn the archive's errors into those of the contract."""
     try:
-        return await local_history(
-            archive, own_peer_id, query, max_messages=max_messages, max_bytes=MAX_REPLY_BYTES
-        )
+        yield
     except (BadQuery, CursorNotFound) as error:
-        raise IpcError(ErrorCode.BAD_REQUEST, f"store.query: {error}") from error
+        raise IpcError(ErrorCode.BAD_REQUEST, f"{method}: {error}") from error
     except ArchiveBusy as error:
         raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=100) from error
-    except ArchiveUnavailable as error:
+    except ArchiveError as error:
         raise IpcError(ErrorCode.NOT_READY, str(error)) from error
 
 

@@ -39,20 +39,15 @@ from ipc_schema.message import (
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.archive.api import (
-    ArchiveBusy,
     ArchivedMessage,
-    ArchiveError,
     ArchiveState,
     ArchiveUnavailable,
-    BadQuery,
-    CursorNotFound,
     HistoryQuery,
     TopicSpan,
 )
 from kernel_proc.archive.service import MessageArchive
-from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.ipc.methods.store import archive_errors, own_archive
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.protocols.requests import AllFailed, Attempt, CallError
 from kernel_proc.protocols.resume import StoreResume
 from kernel_proc.protocols.sync.service import StoreSync, SyncOutcome
 
@@ -78,15 +73,11 @@ class OwnStore:
 
 
 def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
-
-    def archive_of() -> MessageArchive:
-        if store.archive is None:
-            raise IpcError(ErrorCode.NOT_READY, "store is off on this node", retriable=False)
-        return store.archive
+    """Return the methods about the node's own archive."""
 
     async def status(_call: Call) -> Answer:
-        archive = archive_of()
-        with _ArchiveErrors(STORE_STATUS):
+        archive = own_archive(store.archive)
+        with archive_errors(STORE_STATUS):
             try:
                 spans = await archive.spans()
             except ArchiveUnavailable:
@@ -97,29 +88,23 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
 
     async def sync(call: Call) -> Answer:
         request = call.read(StoreSyncRequest)
-        archive_of()
+        own_archive(store.archive)
         if store.sync is None:
             raise IpcError(ErrorCode.NOT_READY, "store-sync is off on this node", retriable=False)
-        try:
-            outcome = await store.sync.sync(request.peer, call.answer_by)
-        except AllFailed as error:
-            raise service_error(error) from error
-        except CallError as error:
-            raise service_error(AllFailed("sync", [Attempt(request.peer or "", error)])) from error
-        return _session(outcome).to_body(), ()
+        return _session(await store.sync.sync(request.peer, call.answer_by)).to_body(), ()
 
     async def verify(call: Call) -> Answer:
         request = call.read(StoreVerifyRequest)
-        with _ArchiveErrors(STORE_VERIFY):
-            reply = await _verify(archive_of(), request)
+        with archive_errors(STORE_VERIFY):
+            reply = await _verify(own_archive(store.archive), request)
         return reply.to_body(), ()
 
     async def take(call: Call) -> Answer:
-        archive = archive_of()
+        archive = own_archive(store.archive)
         messages = blob_messages(STORE_IMPORT, call.blobs)
         if len(messages) > MAX_IMPORT:
             raise IpcError(ErrorCode.BAD_REQUEST, f"{STORE_IMPORT}: at most {MAX_IMPORT} messages")
-        with _ArchiveErrors(STORE_IMPORT):
+        with archive_errors(STORE_IMPORT):
             reply = await _import(store, archive, messages)
         return reply.to_body(), ()
 
@@ -129,24 +114,6 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
         STORE_VERIFY: Route(verify),
         STORE_IMPORT: Route(take),
     }
-
-
-class _ArchiveErrors:
-    """Turns the archive's errors into those of the contract."""
-
-    def __init__(self, where: str) -> None:
-        self._where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, BadQuery | CursorNotFound):
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{self._where}: {error}") from error
-        if isinstance(error, ArchiveBusy):
-            raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=100) from error
-        if isinstance(error, ArchiveError):
-            raise IpcError(ErrorCode.NOT_READY, str(error)) from error
 
 
 # --- status -----------------------------------------------------------------------------------------------

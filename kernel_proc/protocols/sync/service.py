@@ -200,9 +200,7 @@ class StoreSync:
             del self._last[gone]
         if not partners or not self._topics().names:
             return
-        # The one that we have not asked for longest; nwaku takes a random one.
-        self._rng.shuffle(partners)
-        peer_id = min(partners, key=lambda one: self._last.get(one, float("-inf")))
+        peer_id = self._longest_waiting(partners)
         if unfinished in partners:
             await trio.sleep(AGAIN_SECONDS)
             peer_id = unfinished
@@ -212,21 +210,28 @@ class StoreSync:
                 break
             await trio.sleep(AGAIN_SECONDS)
 
+    def _longest_waiting(self, partners: list[PeerIdText]) -> PeerIdText:
+        """Return the one that we have not asked for longest; nwaku takes a random one."""
+        self._rng.shuffle(partners)
+        return min(partners, key=lambda one: self._last.get(one, float("-inf")))
+
     # --- our sessions ---
 
     async def sync(self, peer: str | None, deadline: float) -> SyncOutcome:
         """Open a session with the named peer (id or multiaddr), or with the one that is due.
 
-        `deadline` is on the trio clock. Raise `CallError`.
+        `deadline` is on the trio clock. Raise `AllFailed`.
         """
         if peer is None:
             partners = self.partners()
             if not partners:
                 raise AllFailed(SERVICE, (), "no connected peer speaks store sync")
-            self._rng.shuffle(partners)
-            peer_id = min(partners, key=lambda one: self._last.get(one, float("-inf")))
+            peer_id = self._longest_waiting(partners)
         else:
-            peer_id = await self._peers.reach(peer, max(0.1, deadline - trio.current_time()))
+            try:
+                peer_id = await self._peers.reach(peer, max(0.1, deadline - trio.current_time()))
+            except PeerUnreachable as error:
+                raise AllFailed(SERVICE, [Attempt(peer, error)]) from error
         if not self._topics().names:
             raise AllFailed(SERVICE, (), "the node is on no shard: there is nothing to compare")
         with trio.move_on_at(deadline):

@@ -184,7 +184,7 @@ class _Asker:
             include_data=True,
             pubsub_topic=TOPIC,
             content_topics=(content_topic(self._random.randrange(CONTENTS)),),
-            time_end=self._random.randrange(middle, end),
+            end=self._random.randrange(middle, end),
             limit=PAGE,
         )
         body = await call(

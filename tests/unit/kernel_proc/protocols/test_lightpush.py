@@ -504,7 +504,7 @@ async def test_a_bad_request_is_bad_everywhere_an_invalid_message_is_one_peers_w
     ) as (one, _):
         with pytest.raises(AllFailed) as failed:
             await publish(one)
-        assert failed.value.statuses == [400]
+        assert [one.error.outcome for one in failed.value.attempts] == [{"status": 400}]
     async with client(a=lambda r: PushResponse(r.request_id, 420, "x"), b=good) as (one, _):
         assert (await publish(one)).peer_id == "b"
 

@@ -170,7 +170,7 @@ async def test_over_the_rate_limit() -> None:
             await client.request(1, deadline=soon())
         with pytest.raises(AllFailed) as failed:
             await client.request(1, deadline=trio.current_time() + 0.1)
-        assert failed.value.statuses == [429]
+        assert [one.error.outcome for one in failed.value.attempts] == [{"status": 429}]
         await client.request(1, deadline=soon())
 
 

@@ -203,9 +203,9 @@ async def test_all_filters_are_anded() -> None:
     one = archive.put(TOPIC, WakuMessage(b"1", CONTENT, timestamp=1))
     two = archive.put(TOPIC, WakuMessage(b"2", "/other", timestamp=2))
     archive.put("elsewhere", WakuMessage(b"3", CONTENT, timestamp=3))
-    mixed = StoreRequest("id", content_topics=(CONTENT,), hashes=(one, two), time_start=1, time_end=2)
+    mixed = StoreRequest("id", content_topics=(CONTENT,), hashes=(one, two), start=1, end=2)
     assert [m.message_hash for m in (await answer(archive, mixed)).messages] == [one]
-    only_topic = StoreRequest("id", pubsub_topic=TOPIC, time_end=2)  # inclusive, as nwaku has it
+    only_topic = StoreRequest("id", pubsub_topic=TOPIC, end=2)  # inclusive, as nwaku has it
     assert [m.message_hash for m in (await answer(archive, only_topic)).messages] == [one, two]
 
 

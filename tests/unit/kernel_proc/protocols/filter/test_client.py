@@ -286,7 +286,7 @@ async def test_a_refusal_of_the_request_as_such_ends_the_search() -> None:
             server.status = 400
         with pytest.raises(AllFailed) as failed:
             await one.subscribe(A)
-        assert failed.value.statuses == [400]
+        assert [one.error.outcome for one in failed.value.attempts] == [{"status": 400}]
         assert sum(len(server.asked) for server in servers) == 1
 
 
@@ -301,7 +301,7 @@ async def test_an_answer_to_another_request_is_none_but_for_429() -> None:
         with pytest.raises(AllFailed) as failed:
             await one.subscribe(A)
         assert isinstance(failed.value.attempts[0].error, RequestRefused)
-        assert failed.value.statuses == [429]
+        assert [one.error.outcome for one in failed.value.attempts] == [{"status": 429}]
 
 
 @mock_clock_test

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.requests import (
     AllFailed,
     Attempt,
@@ -32,8 +31,7 @@ from kernel_proc.protocols.requests import (
     ],
 )
 def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
-    failed = AllFailed("store", [Attempt(f"p{n}", error) for n, error in enumerate(errors)])
-    error = service_error(failed)
+    error = AllFailed("store", [Attempt(f"p{n}", error) for n, error in enumerate(errors)])
     assert (str(error.code), error.retriable) == (code, retriable)
     expected = [
         {"peer": f"p{n}", "error": str(each)}
@@ -42,4 +40,4 @@ def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
         for n, each in enumerate(errors)
     ]
     assert error.detail == ({"attempts": expected} if errors else {})
-    assert error.message
+    assert str(error) == error.message != ""
