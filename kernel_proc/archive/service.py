@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -90,26 +91,23 @@ class MessageArchive:
         self._queue = OfferQueue(settings.queue_messages, settings.queue_bytes)
         self._closer = trio.CapacityLimiter(1)
         self._readers = trio.CapacityLimiter(engine.readers)
-        self._counters = dict.fromkeys(
-            (
-                *("stored", "duplicates", "ephemeral", "too_old", "in_future", "bad_topic", "queue_full"),
-                *("closed", "refused", "write_failures", "queries", "query_failures", "queries_busy"),
-                *("removed", "retention_failures", "spooled", "spool_failures"),
-            ),
-            0,
-        )
-        self._upkeep = ArchiveUpkeep(engine, settings, clock, self._counters)
+        self.counters: Counter[str] = Counter()
+        """Monotonic: stored, duplicates; ephemeral, too_old, in_future, bad_topic, queue_full and closed
+        (offers not accepted); refused (accepted, but impossible to store); write_failures (attempts);
+        queries, query_failures, queries_busy; removed, retention_failures; spooled (put on disk while the
+        database was away), spool_failures."""
+        self._upkeep = ArchiveUpkeep(engine, settings, clock, self.counters)
         registry = registry or Registry()
         registry.add_source(self.samples)
         self._spool = self._spill = None
         if settings.spool is not None:
             self._spool = MessageSpool(settings.spool, settings.spool_bytes)
-            self._spill = MessageSpill(self._spool, self._counters, changed=changed)
+            self._spill = MessageSpill(self._spool, self.counters, changed=changed)
         self._replica_lag: float | None = None
         self._writer = ArchiveWriter(
             engine,
             self._queue,
-            self._counters,
+            self.counters,
             registry.histogram("archive_insert_duration_seconds", _DURATIONS),
             grown=self._upkeep.grown,
             stored=self._tell_stored,
@@ -148,16 +146,9 @@ class MessageArchive:
             damaged=() if spool is None else spool.damaged,
         )
 
-    def counters(self) -> dict[str, int]:
-        """Return monotonic counters: stored, duplicates; ephemeral, too_old, in_future, bad_topic,
-        queue_full and closed (offers not accepted); refused (accepted, but impossible to store);
-        write_failures (attempts); queries, query_failures, queries_busy; removed, retention_failures;
-        spooled (put on disk while the database was away), spool_failures."""
-        return dict(self._counters)
-
     def samples(self) -> Iterable[Sample]:
         """Yield nwaku's `archive_messages` and `archive_errors`, and the queue's length and drops."""
-        counters = self._counters
+        counters = self.counters
         if self._upkeep.messages is not None:
             yield "archive_messages", {"type": "stored"}, self._upkeep.messages
         for shard, count in self._per_shard.items():
@@ -183,7 +174,7 @@ class MessageArchive:
 
     def _statement_samples(self) -> Iterable[Sample]:
         """Statements by kind, under the names that nwaku has for PostgreSQL."""
-        done = {"insert": self._writer.groups, "page": self._counters["queries"]}
+        done = {"insert": self._writer.groups, "page": self.counters["queries"]}
         seconds = {"insert": self._writer.last_seconds, "page": self._last_query}
         for kind, count in done.items():
             yield "query_count", {"query": kind}, count
@@ -205,7 +196,7 @@ class MessageArchive:
             if self._enqueue(pubsub_topic, message, message_hash):
                 return True
             refusal = "queue_full"
-        self._counters[refusal] += 1
+        self.counters[refusal] += 1
         return False
 
     async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
@@ -218,7 +209,7 @@ class MessageArchive:
             if self._enqueue(pubsub_topic, message, message_hash):
                 return True
             await self._writer.room()
-        self._counters[refusal] += 1
+        self.counters[refusal] += 1
         return False
 
     def _enqueue(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
@@ -279,15 +270,15 @@ class MessageArchive:
 
     def _check_open(self) -> None:
         if self.state in (ArchiveState.OPENING, ArchiveState.CLOSED):
-            self._counters["query_failures"] += 1
+            self.counters["query_failures"] += 1
             raise ArchiveUnavailable(f"the archive is {self.state}")
 
     async def _read(self, read: Callable[[Q, float], T], query: Q) -> T:
         self._check_open()
         if self._readers.statistics().tasks_waiting >= self._settings.waiting_queries:
-            self._counters["queries_busy"] += 1
+            self.counters["queries_busy"] += 1
             raise ArchiveBusy("too many queries are waiting")
-        self._counters["queries"] += 1
+        self.counters["queries"] += 1
         timeout = self._settings.query_timeout
         started = time.perf_counter()
         try:
@@ -295,10 +286,10 @@ class MessageArchive:
             with trio.fail_after(timeout):
                 found = await in_thread(partial(read, query, timeout), self._readers)
         except DatabaseFailed as error:
-            self._counters["query_failures"] += 1
+            self.counters["query_failures"] += 1
             raise ArchiveUnavailable(str(error)) from error
         except trio.TooSlowError:
-            self._counters["query_failures"] += 1
+            self.counters["query_failures"] += 1
             raise ArchiveUnavailable(f"no response within {timeout:g} s") from None
         self._last_query = time.perf_counter() - started
         self._query_seconds.observe(self._last_query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -27,7 +28,7 @@ class MessageSpill:
     damaged file was set aside."""
 
     def __init__(
-        self, spool: MessageSpool, counters: dict[str, int], *, changed: Callable[[], None] = lambda: None
+        self, spool: MessageSpool, counters: Counter[str], *, changed: Callable[[], None] = lambda: None
     ) -> None:
         self._spool = spool
         self._counters = counters

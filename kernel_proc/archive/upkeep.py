@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -35,7 +36,7 @@ class ArchiveUpkeep:
         engine: ArchiveEngine,
         settings: ArchiveSettings,
         clock: Callable[[], int],
-        counters: dict[str, int],
+        counters: Counter[str],
         steady: Callable[[], int] = boot_ns,
     ) -> None:
         self._engine = engine

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
@@ -55,7 +56,7 @@ class ArchiveWriter:
         self,
         engine: ArchiveEngine,
         queue: OfferQueue,
-        counters: dict[str, int],
+        counters: Counter[str],
         seconds: Histogram,
         *,
         grown: Callable[[int, int], None],

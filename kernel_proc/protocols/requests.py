@@ -15,6 +15,7 @@ IpcError
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -86,20 +87,9 @@ class RequestService:
         self._clock = clock
         self._active: dict[PeerIdText, int] = {}
         self._total = 0
-        self._counters = dict.fromkeys(
-            (
-                "served",
-                "rejected",
-                "busy",
-                "malformed",
-                "stalled",
-                "abandoned",
-                "unanswered",
-                "bytes_in",
-                "bytes_out",
-            ),
-            0,
-        )
+        self.counters: Counter[str] = Counter()
+        """Monotonic: served; rejected (rate limit); busy (too many at once); malformed (bad framing); stalled
+        (read or write timeout); abandoned (handler timeout); unanswered; bytes_in; bytes_out."""
         self._seconds = Histogram(DURATION_BOUNDS, {"service": service})
 
     def mount(self) -> None:
@@ -110,15 +100,9 @@ class RequestService:
     def busy(self) -> Set[PeerIdText]:
         return self._active.keys()
 
-    def counters(self) -> dict[str, int]:
-        """Return monotonic counters: served; rejected (rate limit); busy (too many at once); malformed
-        (bad framing); stalled (read or write timeout); abandoned (handler timeout); unanswered; bytes_in;
-        bytes_out."""
-        return dict(self._counters)
-
     def samples(self) -> Iterable[Sample]:
         """Yield samples under nwaku's metric names."""
-        service, counters = self.service, self._counters
+        service, counters = self.service, self.counters
         yield "service_requests", {"service": service, "state": "served"}, counters["served"]
         rejected = counters["rejected"] + counters["busy"]
         yield "service_requests", {"service": service, "state": "rejected"}, rejected
@@ -135,7 +119,7 @@ class RequestService:
     # --- one stream ---
 
     async def _serve(self, stream: Stream) -> None:
-        limits, counters, peer_id = self._limits, self._counters, stream.peer_id
+        limits, counters, peer_id = self._limits, self.counters, stream.peer_id
         reader = MessageReader(stream, limits.max_request)
         if not await reader.started():
             return
@@ -160,7 +144,7 @@ class RequestService:
                 del self._active[peer_id]
 
     async def _answer(self, stream: Stream, reader: MessageReader) -> None:
-        limits, counters, peer_id = self._limits, self._counters, stream.peer_id
+        limits, counters, peer_id = self._limits, self.counters, stream.peer_id
         request: bytes | None = None
         try:
             with trio.move_on_after(limits.read_timeout) as scope:
@@ -193,9 +177,9 @@ class RequestService:
     async def _write(self, stream: Stream, frame: bytes) -> None:
         with trio.move_on_after(self._limits.write_timeout) as scope:
             await stream.write(frame)
-            self._counters["bytes_out"] += len(frame)
+            self.counters["bytes_out"] += len(frame)
         if scope.cancelled_caught:
-            self._counters["stalled"] += 1
+            self.counters["stalled"] += 1
             await stream.reset()
 
 

@@ -126,7 +126,7 @@ class _Bench:
                 await trio.sleep(0.001)
             await made.flush()
             seconds = time.perf_counter() - started
-            counters = made.counters()
+            counters = made.counters
             if counters["stored"] != self._count - first:
                 raise BenchError(f"{self._count - first} messages were offered, {counters}")
             lines.append(self._insert_line(name, (self._count - first) / seconds))
@@ -241,7 +241,7 @@ class _Bench:
                     await trio.sleep_until(due)
                     late.append((trio.current_time() - due) * 1000)
                 nursery.cancel_scope.cancel()
-            if made.counters()["queue_full"]:
+            if made.counters["queue_full"]:
                 raise BenchError("the archive could not keep up")
 
         await self._running(work)

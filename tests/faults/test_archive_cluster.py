@@ -104,7 +104,7 @@ def test_the_loss_of_the_primary_loses_no_message(tmp_path: Path) -> None:
                 await log.reach(ArchiveState.READY)
                 await archive.flush()
                 assert await stored_numbers(archive) == list(range(3000))
-                assert archive.counters()["queue_full"] > 0  # waited for, not lost
+                assert archive.counters["queue_full"] > 0  # waited for, not lost
                 assert archive.backlog().on_disk == 0
 
         run()
@@ -176,7 +176,7 @@ def test_pages_come_from_the_replica_and_without_it_from_the_primary(
                 replica.stop(signal.SIGKILL)
                 while await shown(all_of_them) != 4:  # its processes outlive the first one for a moment
                     await trio.sleep(0.01)
-                assert archive.counters()["query_failures"] == 0
+                assert archive.counters["query_failures"] == 0
                 assert archive.state is ArchiveState.READY
 
         run()
@@ -212,11 +212,11 @@ def test_a_pooler_in_transaction_mode_in_front(
                 stored = await all_pages(b, HistoryQuery(limit=100, forward=True))
                 assert [m.message_hash for m in stored] == expected
                 for archive in (a, b, c):
-                    assert archive.counters()["write_failures"] == 0
-                    assert archive.counters()["query_failures"] == 0
+                    assert archive.counters["write_failures"] == 0
+                    assert archive.counters["query_failures"] == 0
                 # Upkeep gives way to others (on a slow machine), and comes again; nothing else stops it.
                 failures = [record for record in caplog.records if record.getMessage() == "retention"]
-                assert len(failures) == sum(one.counters()["retention_failures"] for one in (a, b, c))
+                assert len(failures) == sum(one.counters["retention_failures"] for one in (a, b, c))
                 for record in failures:
                     assert "lock timeout" in str(record.named_values["reason"])  # type: ignore[attr-defined]
                 pooler.kill()
@@ -252,7 +252,7 @@ def test_a_server_that_hangs_does_not_hold_the_writer_for_ever(
                 assert offer(archive, SHARD, make_message(NOW + 1))
                 await archive.flush()
                 assert await stored_numbers(archive) == [0, 1]
-                assert archive.counters()["write_failures"] > 0
+                assert archive.counters["write_failures"] > 0
             finally:
                 for pid in frozen:
                     os.kill(pid, signal.SIGCONT)

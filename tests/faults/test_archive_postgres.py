@@ -67,7 +67,7 @@ def test_server_lost_and_back(
                 with pytest.raises(ArchiveUnavailable) as refused:
                     await archive.query(HistoryQuery())
                 assert refused.value.retriable
-                counters = archive.counters()
+                counters = archive.counters
                 assert counters["queue_full"] == 1
                 assert counters["write_failures"] >= 1
             finally:
@@ -109,7 +109,7 @@ def test_idle_connections_that_died_cost_no_query(
             postgres.start()
             for _ in range(10):
                 assert len((await archive.query(HistoryQuery())).messages) == 1
-            assert archive.counters()["query_failures"] == 0
+            assert archive.counters["query_failures"] == 0
 
     run()
 
@@ -244,7 +244,7 @@ def test_kernels_that_store_the_same_messages(settings: ArchiveSettings) -> None
                 await trio.sleep(0)
             for archive in archives:
                 await archive.flush()
-            counters = [archive.counters() for archive in archives]
+            counters = [archive.counters for archive in archives]
             assert sum(counted["stored"] for counted in counters) == len(model.rows)
             assert not any(counted["write_failures"] for counted in counters)
             for archive in archives:
@@ -281,8 +281,8 @@ def test_kernels_that_remove_together(postgres: PostgresServer, settings: Archiv
                 stored = await all_pages(b, HistoryQuery(limit=100, forward=True, include_data=True))
                 assert [m.message.timestamp - NOW for m in stored if m.message] == list(range(3500, 4000))
                 for archive in (a, b):
-                    assert archive.counters()["write_failures"] == 0
-                    assert archive.counters()["retention_failures"] == 0
+                    assert archive.counters["write_failures"] == 0
+                    assert archive.counters["retention_failures"] == 0
             # Whichever of them removed: when it is gone, the other one does.
             for number in range(4000, 5000):
                 offer(a, SHARD, make_message(NOW + number))
@@ -339,7 +339,7 @@ def test_kill_of_a_kernel_while_writing(settings: ArchiveSettings) -> None:
             # The next one goes on where it ended, and what it sends again is ignored.
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
-            assert archive.counters()["duplicates"] == 1
+            assert archive.counters["duplicates"] == 1
 
     run()
 

@@ -88,7 +88,7 @@ def test_a_damaged_spool_does_not_hold_up_what_follows(postgres: PostgresServer,
             assert COUNT in await stored_numbers(archive)
             (damaged,) = archive.backlog().damaged
             assert path.with_name(damaged).exists()
-            assert archive.counters()["spool_failures"] == 1
+            assert archive.counters["spool_failures"] == 1
             postgres.stop()
             try:
                 await log.reach(ArchiveState.STALLED)

@@ -78,7 +78,7 @@ def test_full_disk_and_room_again(small_disk: Path) -> None:
             assert len(await stored_numbers(archive)) >= 20
             while offer(archive, SHARD, make_message(NOW + accepted, payload=payload)):
                 accepted += 1
-            counters = archive.counters()
+            counters = archive.counters
             assert counters["queue_full"] == 1
             assert counters["write_failures"] >= 1
             assert accepted - counters["stored"] == 300
@@ -237,7 +237,7 @@ def test_damage_inside_the_file_shows(tmp_path: Path) -> None:
                 number += 1
                 await trio.sleep(0.001)
             assert "malformed" in archive.reason
-            assert archive.counters()["write_failures"] > 0
+            assert archive.counters["write_failures"] > 0
 
     make()
     with path.open("r+b") as file:

@@ -106,7 +106,7 @@ class House:
         self.service.on_message(SHARD, message, message_hash(SHARD, message), SOURCE_RELAY)
 
     def counter(self, name: str) -> int:
-        return self.service.counters()[name]
+        return self.service.counters[name]
 
 
 @asynccontextmanager
@@ -195,7 +195,7 @@ async def test_frames_that_are_too_long_or_never_end() -> None:
             await stream.write(start)
             with suppress(StreamClosed):
                 assert await stream.read() == b""
-        assert one.service.requests.counters()["malformed"] == 2
+        assert one.service.requests.counters["malformed"] == 2
         # Begun and never ended: each costs this peer a stream, and other peers nothing.
         for _ in range(20):
             stream = await peer.open_stream(one.host.peer_id, (SUBSCRIBE_PROTOCOL,))

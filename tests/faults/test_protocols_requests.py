@@ -112,7 +112,7 @@ async def test_a_frame_that_is_too_long_is_refused_by_its_first_bytes() -> None:
         await stream.write(b"\xff\xff\xff\x7f")
         with pytest.raises(StreamClosed):
             await read_all(stream)
-        assert two.service.counters()["malformed"] == 1
+        assert two.service.counters["malformed"] == 1
         await is_well(two)
 
 
@@ -124,9 +124,9 @@ async def test_requests_that_trickle_are_given_up_and_hold_no_others() -> None:
         streams = [await slow.open_stream(two.far.peer_id, [PROTOCOL]) for _ in range(places + 2)]
         for stream in streams:
             await stream.write(b"\x50\x0a")
-        await until(lambda: two.service.counters()["busy"] == 2)
+        await until(lambda: two.service.counters["busy"] == 2)
         await is_well(two)
-        await until(lambda: two.service.counters()["stalled"] == places)
+        await until(lambda: two.service.counters["stalled"] == places)
         await is_well(two)
 
 
@@ -136,7 +136,7 @@ async def test_who_does_not_read_a_large_answer_is_cut_off() -> None:
         stream = await two.near.open_stream(two.far.peer_id, [PROTOCOL])
         request = StoreRequest("id", include_data=True, limit=100)
         await stream.write(encode_frame(codec.encode_request(request)))  # and reads nothing
-        await until(lambda: two.service.counters()["stalled"] == 1)
+        await until(lambda: two.service.counters["stalled"] == 1)
         answer = await two.ask(request, deadline=15.0)
         assert sum(len(m.data or b"") for m in answer.messages) > 3 << 20
         assert answer.cursor is not None or len(answer.messages) == 100

@@ -112,7 +112,7 @@ def test_rules_of_admission(settings: ArchiveSettings) -> None:
             await archive.flush()
             assert archive.offer(SHARD, message, digest, NOW)
             await archive.flush()
-            counters = {name: value for name, value in archive.counters().items() if value}
+            counters = {name: value for name, value in archive.counters.items() if value}
             assert counters == {
                 "ephemeral": 1,
                 "too_old": 1,
@@ -272,7 +272,7 @@ def test_unknown_cursor(settings: ArchiveSettings) -> None:
             for cursor in (bytes(32), b"\xff" * 32):
                 with pytest.raises(CursorNotFound):
                     await archive.query(HistoryQuery(cursor=cursor))
-            assert archive.counters()["query_failures"] == 0
+            assert archive.counters["query_failures"] == 0
 
     run()
 
@@ -318,7 +318,7 @@ def test_many_queries_while_messages_come_in(settings: ArchiveSettings) -> None:
                     offer_all(archive, Model(), messages(1000, seed, start=NOW + seed * SECOND))
                     await archive.flush()
             assert done == 600
-            assert archive.counters()["stored"] > 5000
+            assert archive.counters["stored"] > 5000
 
     run()
 
@@ -343,7 +343,7 @@ def test_too_many_waiting_queries_are_refused(settings: ArchiveSettings) -> None
                     nursery.start_soon(ask)
         # One is being read, three wait.
         assert outcomes == {"busy": 46, "answered": 4}
-        assert archive.counters()["queries_busy"] == 46
+        assert archive.counters["queries_busy"] == 46
 
     run()
 
@@ -396,11 +396,11 @@ def test_retention_removes_the_oldest(settings: ArchiveSettings, policy: str, le
             offer_all(archive, Model(), stored)
             await archive.flush()
         async with running(keep, clock=lambda: end) as archive:
-            await settle(lambda: archive.counters()["removed"] >= count - left)
+            await settle(lambda: archive.counters["removed"] >= count - left)
             stored_hashes = [message_hash(topic, message) for topic, message in stored[count - left :]]
             found = await all_pages(archive, HistoryQuery(limit=100, forward=True))
             assert [m.message_hash for m in found] == stored_hashes
-            assert archive.counters()["removed"] == count - left
+            assert archive.counters["removed"] == count - left
             await settle(lambda: ("archive_messages", {"type": "stored"}, left) in archive.samples())
 
     run()
@@ -421,9 +421,9 @@ def test_retention_by_size(settings: ArchiveSettings) -> None:
             await archive.flush()
             newest = message_hash(SHARD, message)
             # What 3 MB hold, roughly: rows have about 1.5 kB with their indexes.
-            await settle(lambda: archive.counters()["removed"] > 5500)
+            await settle(lambda: archive.counters["removed"] > 5500)
             await trio.sleep(0.2)  # several more looks
-            assert archive.counters()["removed"] < 7000
+            assert archive.counters["removed"] < 7000
             assert [m.message_hash for m in (await archive.query(HistoryQuery(limit=1))).messages] == [newest]
 
     run()
@@ -441,7 +441,7 @@ def test_a_capacity_holds_while_messages_come_in(settings: ArchiveSettings) -> N
                     await archive.flush()
             await archive.flush()
             # The interval is five minutes: it is the growth that makes it look.
-            await settle(lambda: archive.counters()["removed"] >= 4900)
+            await settle(lambda: archive.counters["removed"] >= 4900)
             stored = await all_pages(archive, HistoryQuery(limit=100))
             assert 900 <= len(stored) <= 1100
 

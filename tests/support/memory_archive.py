@@ -119,8 +119,5 @@ class MemoryArchive(MessageArchive):
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    def counters(self) -> dict[str, int]:
-        return {}
-
     def samples(self) -> Iterable[Sample]:
         return ()

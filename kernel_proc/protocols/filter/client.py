@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -80,28 +81,17 @@ class FilterClient(HostEvents):
         self._params = params or ClientParams()
         self.interests = Interests()
         self._poke = trio.Event()
-        self._counters = dict.fromkeys(
-            (
-                "delivered",
-                "not_new",
-                "unsolicited",
-                "malformed",
-                "oversize",
-                "invalid",
-                "subscribe",
-                "unsubscribe",
-                "ping",
-                "refused",
-                "failed",
-                "lost",
-                "faults",
-            ),
-            0,
-        )
+        self.counters: Counter[str] = Counter()
+        """Monotonic.
+
+        Pushes: delivered, not_new (or no longer wanted), unsolicited, malformed, oversize, invalid. Requests:
+        subscribe, unsubscribe, ping, refused, failed. Also `lost`, peers lost together with their
+        subscriptions, and `faults`, internal errors.
+        """
         self._contacts = Contacts(
-            host, self._params, self._counters, self._unresponsive, random_bytes=random_bytes
+            host, self._params, self.counters, self._unresponsive, random_bytes=random_bytes
         )
-        self._pushes = PushReceiver(host, self.interests, self._counters, sink)
+        self._pushes = PushReceiver(host, self.interests, self.counters, sink)
         host.add_listener(self)
         registry.add_source(self._samples)
 
@@ -136,7 +126,7 @@ class FilterClient(HostEvents):
         except CallError as error:
             log.debug("filter peer %s: %s", peer_id, error)
         except Exception:  # a problem with one peer must not end the maintenance of the others
-            self._counters["faults"] += 1
+            self.counters["faults"] += 1
             log.exception("maintenance of filter peer %s failed", peer_id)
             contact.due = trio.current_time() + self._params.ping_interval
         finally:
@@ -314,7 +304,7 @@ class FilterClient(HostEvents):
     def _lose(self, peer_id: PeerIdText, reason: str) -> None:
         topics = self.interests.lose(peer_id)
         if topics:
-            self._counters["lost"] += 1
+            self.counters["lost"] += 1
             log.info("filter subscriptions lost", extra=fields(peer=peer_id, reason=reason))
             self._changed(topics)
 
@@ -327,17 +317,8 @@ class FilterClient(HostEvents):
 
     # --- inspection ---
 
-    def counters(self) -> dict[str, int]:
-        """Return monotonic counters.
-
-        Pushes: delivered, not_new (or no longer wanted), unsolicited, malformed, oversize, invalid. Requests:
-        subscribe, unsubscribe, ping, refused, failed. Also `lost`, peers lost together with their
-        subscriptions, and `faults`, internal errors.
-        """
-        return dict(self._counters)
-
     def _samples(self) -> Iterable[Sample]:
-        counters = self._counters
+        counters = self.counters
         for outcome in ("delivered", "not_new", "unsolicited", "malformed", "oversize", "invalid"):
             yield "filter_client_pushes", {"outcome": outcome}, counters[outcome]
         for kind in ("subscribe", "unsubscribe", "ping"):

@@ -6,6 +6,7 @@ Mechanism only: the client decides what to request from which peer.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
@@ -69,7 +70,7 @@ class Contacts:
         self,
         host: Host,
         params: ClientParams,
-        counters: dict[str, int],
+        counters: Counter[str],
         unresponsive: Callable[[PeerIdText], None],
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,

@@ -6,6 +6,7 @@ Delivering a message never waits for anything in here.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Final, NamedTuple
 
 import trio
@@ -58,7 +59,7 @@ class PushLink:
     """
 
     def __init__(
-        self, host: Host, peer_id: PeerIdText, queue: PushQueue, params: PushParams, counters: dict[str, int]
+        self, host: Host, peer_id: PeerIdText, queue: PushQueue, params: PushParams, counters: Counter[str]
     ) -> None:
         self.peer_id = peer_id
         self.ready = False

@@ -7,6 +7,7 @@ does not check this; 12/WAKU2-FILTER recommends it.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -47,7 +48,7 @@ class PushReceiver:
     `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid) belong to the caller.
     """
 
-    def __init__(self, host: Host, interests: Interests, counters: dict[str, int], sink: PushSink) -> None:
+    def __init__(self, host: Host, interests: Interests, counters: Counter[str], sink: PushSink) -> None:
         self._host = host
         self._interests = interests
         self._counters = counters

@@ -11,7 +11,7 @@ filter-push (as in nwaku's maintenance sweep), or when it has been unreachable f
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -97,23 +97,10 @@ class FilterService:
         self._nursery: trio.Nursery | None = None
         self._ready: deque[PushLink] = deque()
         self._wake = trio.Event()
-        self._counters = dict.fromkeys(
-            (
-                "messages",
-                "repeats",
-                "sent",
-                "failed",
-                "dropped",
-                "streams",
-                "unexpected",
-                "undecodable",
-                "idle",
-                "unsupported",
-                "unreachable",
-                "fault",
-            ),
-            0,
-        )
+        self.counters: Counter[str] = Counter()
+        """Monotonic: messages with subscribers and repeats of them; frames sent, failed, dropped; push
+        streams opened and unexpected reads on them; undecodable requests; subscribers removed as idle,
+        unsupported, unreachable, or because of an internal fault."""
         self._requests = {
             kind: registry.counter("filter_requests", type=name) for kind, name in _KINDS.items()
         }
@@ -124,12 +111,6 @@ class FilterService:
         self._duration = registry.histogram("filter_handle_message_duration_seconds", DURATION_BOUNDS)
         host.add_listener(self)
         registry.add_source(self._samples)
-
-    def counters(self) -> dict[str, int]:
-        """Return monotonic counters: messages with subscribers and repeats of them; frames sent, failed,
-        dropped; push streams opened and unexpected reads on them; undecodable requests; subscribers
-        removed as idle, unsupported, unreachable, or because of an internal fault."""
-        return dict(self._counters)
 
     # --- life ---
 
@@ -170,10 +151,10 @@ class FilterService:
         now = trio.current_time()
         self._pushed.expire(now)
         if digest in self._pushed:
-            self._counters["repeats"] += 1
+            self.counters["repeats"] += 1
             return
         self._pushed.add(digest, now)
-        self._counters["messages"] += 1
+        self.counters["messages"] += 1
         frame = PushFrame(encode_frame(encode_push(encode_message(message), topic)))
         ready = self._ready
         for peer_id in subscribers:
@@ -188,7 +169,7 @@ class FilterService:
         assert self._nursery is not None
         params = self._params
         queue = PushQueue(self._budget, max_count=params.queue_count, max_bytes=params.queue_bytes)
-        link = self._links[peer_id] = PushLink(self._host, peer_id, queue, params, self._counters)
+        link = self._links[peer_id] = PushLink(self._host, peer_id, queue, params, self.counters)
         self._nursery.start_soon(self._run_link, link, name=f"filter push {peer_id}")
         return link
 
@@ -208,7 +189,7 @@ class FilterService:
         try:
             request = decode_request(body)
         except ProtobufError as error:
-            self._counters["undecodable"] += 1
+            self.counters["undecodable"] += 1
             log.debug("undecodable filter request from %s: %s", peer_id, error)
             return None  # nwaku does not answer it either
         started = trio.current_time()
@@ -252,7 +233,7 @@ class FilterService:
         return since is not None and now - since >= self._params.unreachable
 
     def _remove(self, peer_id: PeerIdText, why: str) -> None:
-        self._counters[why] += 1
+        self.counters[why] += 1
         log.info("filter subscriber forgotten", extra=fields(peer=peer_id, reason=why))
         self.table.remove(peer_id)
         self._forget(peer_id)
@@ -283,7 +264,7 @@ class FilterService:
     # --- inspection ---
 
     def _samples(self) -> Iterable[Sample]:
-        counters = self._counters
+        counters = self.counters
         yield "filter_subscriptions", {}, len(self.table)
         yield "filter_criteria", {}, self.table.criteria
         yield "filter_queued_frames", {}, sum(link.queued for link in self._links.values())

@@ -97,8 +97,8 @@ def preload(directory: Path, messages: int) -> int:
                     await trio.sleep(0)
             await archive.flush()
             nursery.cancel_scope.cancel()
-        if archive.counters()["stored"] != messages:
-            raise BenchError(f"{messages} messages to preload: {archive.counters()}")
+        if archive.counters["stored"] != messages:
+            raise BenchError(f"{messages} messages to preload: {archive.counters}")
 
     trio.run(fill)
     return start

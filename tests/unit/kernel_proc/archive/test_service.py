@@ -155,7 +155,7 @@ def test_a_poisoned_message_falls_alone(caplog: pytest.LogCaptureFixture) -> Non
     async def body(archive: MessageArchive) -> None:
         store(archive, 10)
         await archive.flush()
-        counters = archive.counters()
+        counters = archive.counters
         assert (counters["stored"], counters["refused"], counters["write_failures"]) == (8, 2, 0)
 
     with_archive(engine, body, states=states)
@@ -175,7 +175,7 @@ def test_a_group_is_tried_until_it_is_stored_in_order(caplog: pytest.LogCaptureF
         engine.failures = ["disk full"] * 20
         store(archive, 5, first=5)
         await archive.flush()
-        assert archive.counters()["write_failures"] == 20
+        assert archive.counters["write_failures"] == 20
         assert (archive.state, archive.reason) == (ArchiveState.READY, "")
 
     with_archive(engine, body, states=states)
@@ -313,7 +313,7 @@ def test_retention_goes_on_after_a_failure() -> None:
         engine.broken_removals = 3
         store(archive, 2000)
         await archive.flush()
-        while (counters := archive.counters())["removed"] < 1400:  # reported only after the rows are gone
+        while (counters := archive.counters)["removed"] < 1400:  # reported only after the rows are gone
             await trio.sleep(0.001)
         assert (counters["removed"], counters["retention_failures"]) == (1400, 3)
         assert counters["write_failures"] == 0
@@ -396,7 +396,7 @@ def test_a_spool_that_is_full_or_broken_leaves_messages_in_the_queue(tmp_path: P
             await archive.flush()
             engine.failures = ["gone"] * 1_000_000
             accepted = 1
-            while archive.counters()["queue_full"] < 50:
+            while archive.counters["queue_full"] < 50:
                 accepted += offer(archive, SHARD, make_message(NOW + accepted))
                 await trio.sleep(0.001)
             engine.failures = []
@@ -426,7 +426,7 @@ def test_a_damaged_spool_is_set_aside_reported_and_does_not_hold_up_what_follows
         (damaged,) = archive.backlog().damaged
         assert (tmp_path / damaged).read_bytes() == b"not a database" * 1000
         assert ("archive_spool_damaged_files", {}, 1) in archive.samples()
-        assert archive.counters()["spool_failures"] == 1
+        assert archive.counters["spool_failures"] == 1
         reason = caplog.records[0].named_values["reason"]  # type: ignore[attr-defined]
         assert f"set aside as {tmp_path / damaged}" in str(reason)
 

@@ -140,7 +140,7 @@ class House:
         return await self.client.unsubscribe(consumer, {SHARD: contents}, peer=peer)
 
     def counter(self, name: str) -> int:
-        return self.client.counters()[name]
+        return self.client.counters[name]
 
 
 @asynccontextmanager
@@ -164,7 +164,7 @@ async def test_only_subscribed_pushes_are_accepted() -> None:
         )
         assert not await stranger.push(push(b"still unasked"))
         assert one.delivered == [b"1", b"1", b"2"]
-        counters = one.client.counters()
+        counters = one.client.counters
         assert (counters["delivered"], counters["not_new"], counters["unsolicited"]) == (2, 1, 4)
 
 
@@ -184,7 +184,7 @@ async def test_bad_pushes_are_counted_and_the_stream_goes_on() -> None:
         await one.subscribe(A)
         assert await server.push(b"\xff\xff", push(b"forged"), push(bytes(MAX_SIZE)), push(b"good"))
         assert one.delivered == [b"good"]
-        counters = one.client.counters()
+        counters = one.client.counters
         assert (counters["malformed"], counters["invalid"], counters["oversize"]) == (1, 1, 1)
         assert not await server.push(bytes(MAX_SIZE + 70_000))
         assert one.counter("malformed") == 2

@@ -125,7 +125,7 @@ class House:
         self.service.peer_identified(identity)
 
     def counter(self, name: str) -> int:
-        return self.service.counters()[name]
+        return self.service.counters[name]
 
 
 @asynccontextmanager

@@ -94,7 +94,7 @@ def keys_of(random: Random, count: int, start: int = START, end: int = END) -> s
 
 
 TIMES = st.integers(START, END - 1) | st.integers(START, START + 3)
-# Real hashes, which cover the time: the XOR of made-up or equal ones may be zero, which is what "nothing" has.
+# Real hashes, which cover the time: the XOR of others may be zero, which is what "nothing" has.
 KEYS = st.tuples(TIMES, st.integers(0, 1000)).map(
     lambda drawn: make_key(drawn[0], sha256(repr(drawn).encode()).digest())
 )
