@@ -7,7 +7,6 @@ whether and when to dial.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -15,6 +14,7 @@ from typing import Final, NamedTuple
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import HostPeer, PeerIdText
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
+from kernel_proc.protocols.ratelimit import Allowance
 from kernel_proc.relay.rpc import PeerInfo
 
 PERIOD: Final = 60.0
@@ -42,28 +42,6 @@ class OfferOutcome(StrEnum):
     """The record is valid but belongs to another peer than suggested."""
     USELESS = "useless"
     """No dialable address, or no room for it."""
-
-
-class Allowance:
-    """Limit the records checked per period: `per_peer` for each suggesting peer, `in_all` in total."""
-
-    def __init__(self, per_peer: int = PER_PEER, in_all: int = IN_ALL, period: float = PERIOD) -> None:
-        self._per_peer = per_peer
-        self._in_all = in_all
-        self._period = period
-        self._ends = float("-inf")
-        # At most `in_all` entries, because each stands for a record.
-        self._used: Counter[PeerIdText] = Counter()
-
-    def take(self, peer_id: PeerIdText, now: float) -> bool:
-        """Consume one unit if available. `now` is in seconds and monotonic."""
-        if now >= self._ends:
-            self._used.clear()
-            self._ends = now + self._period
-        if self._used[peer_id] >= self._per_peer or self._used.total() >= self._in_all:
-            return False
-        self._used[peer_id] += 1
-        return True
 
 
 class Assessment(NamedTuple):
@@ -114,7 +92,7 @@ class Offers:
         self._is_known = is_known
         self._learn = learn
         self._count = count
-        self._allowance = allowance or Allowance()
+        self._allowance = allowance or Allowance(PER_PEER, IN_ALL, PERIOD)
 
     def take(self, offering: PeerIdText, peers: Iterable[PeerInfo], now: float) -> int:
         """Process the peers that `offering` suggested. Return how many were useful."""

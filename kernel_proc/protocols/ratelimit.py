@@ -7,16 +7,15 @@ has buckets per peer (`PeerLimiter`).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter
 from typing import Final
 
 from ipc_schema.config.ratelimits import RateLimit
+from kernel_proc.token_buckets import ROUNDING, TokenBuckets
 
 MAX_PEERS: Final = 4096
 """Maximum peers a limiter remembers; the least recently used is forgotten first."""
 PEER_SHARE: Final = 0.75
-ROUNDING: Final = 1e-9
-"""Tolerance for rounding: without it, the sum of small refills would allow a request too late."""
 
 
 def _ratio(period: float) -> int:
@@ -26,60 +25,23 @@ def _ratio(period: float) -> int:
     return 3 if period <= 60.0 else 2
 
 
-class _Bucket:
-    """A peer's remaining volume; it refills continuously."""
-
-    __slots__ = ("at", "level")
-
-    def __init__(self, volume: float, now: float) -> None:
-        self.level = volume
-        self.at = now
-
-
 class PeerLimiter:
-    """Allow each peer `limit.volume` requests per period, in a continuously refilled bucket (as nwaku's);
-    None: unlimited."""
+    """Allow each peer `limit.volume` requests per period, in a continuously refilled bucket (as nwaku's, of
+    chronos): no burst of two volumes around the end of a period. None: unlimited."""
 
-    def __init__(self, limit: RateLimit | None, *, forget_after: float | None = None) -> None:
+    def __init__(self, limit: RateLimit | None) -> None:
         self.limit = limit
-        self._forget = forget_after or (2 * limit.period if limit else 0.0)
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._buckets)
+        self._buckets: TokenBuckets[str] | None = None
+        if limit is not None:
+            self._buckets = TokenBuckets(limit.volume / limit.period, limit.volume, MAX_PEERS)
 
     def allow(self, peer_id: str, now: float) -> bool:
         """Return whether to serve the request, and count it if so."""
-        if not self.has_room(peer_id, now):
-            return False
-        if self.limit is not None:
-            self._buckets[peer_id].level -= 1.0
-        return True
+        return self._buckets is None or self._buckets.allow(peer_id, now)
 
     def has_room(self, peer_id: str, now: float) -> bool:
         """Return what `allow` would, without counting."""
-        limit = self.limit
-        if limit is None:
-            return True
-        self._forget_idle(now)
-        bucket = self._buckets.get(peer_id)
-        if bucket is None:
-            bucket = self._buckets[peer_id] = _Bucket(float(limit.volume), now)
-        # A token bucket that refills continuously, as those of nwaku (chronos) do: no burst of two volumes
-        # around the end of a period.
-        passed = max(0.0, now - bucket.at)
-        bucket.level = min(float(limit.volume), bucket.level + passed * limit.volume / limit.period)
-        bucket.at = now
-        self._buckets.move_to_end(peer_id)
-        return bucket.level >= 1.0 - ROUNDING
-
-    def _forget_idle(self, now: float) -> None:
-        buckets = self._buckets
-        while buckets:
-            oldest = next(iter(buckets.values()))
-            if len(buckets) <= MAX_PEERS and now - oldest.at <= self._forget:
-                return
-            buckets.popitem(last=False)
+        return self._buckets is None or self._buckets.has_room(peer_id, now)
 
 
 class ServiceLimiter:
@@ -113,6 +75,28 @@ class ServiceLimiter:
             return False
         self._level -= 1.0
         return self._peers.allow(peer_id, now)
+
+
+class Allowance:
+    """Limit events per `period` in seconds: `per_peer` for each peer, `in_all` in total."""
+
+    def __init__(self, per_peer: int, in_all: int, period: float) -> None:
+        self._per_peer = per_peer
+        self._in_all = in_all
+        self._period = period
+        self._ends = float("-inf")
+        # At most `in_all` entries, because each stands for an event.
+        self._used: Counter[str] = Counter()
+
+    def take(self, peer_id: str, now: float) -> bool:
+        """Consume one unit if available. `now` is in seconds and monotonic."""
+        if now >= self._ends:
+            self._used.clear()
+            self._ends = now + self._period
+        if self._used[peer_id] >= self._per_peer or self._used.total() >= self._in_all:
+            return False
+        self._used[peer_id] += 1
+        return True
 
 
 RateLimiter = PeerLimiter | ServiceLimiter

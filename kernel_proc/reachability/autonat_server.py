@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -13,6 +12,7 @@ from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
 from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.protocols.ratelimit import Allowance
 from kernel_proc.reachability.autonat_codec import (
     MAX_MESSAGE,
     PROTOCOL,
@@ -56,8 +56,7 @@ class AutonatServer:
     def __init__(self, host: Host, probe: Probe, registry: Registry) -> None:
         self._host = host
         self._probe = probe
-        self._asked: Counter[PeerIdText] = Counter()
-        self._period_began = trio.current_time()
+        self._allowance = Allowance(PER_PEER, TOTAL, PERIOD)
         self._count = {
             status: registry.counter("autonat_dial_backs", status=status.name.lower())
             for status in DialStatus
@@ -92,19 +91,9 @@ class AutonatServer:
         targets = dial_back_addresses(observed.address, request)
         if not targets:
             return DialResponse(DialStatus.DIAL_REFUSED, "no dialable addresses")
-        if not self._permitted(peer_id):
+        if not self._allowance.take(peer_id, trio.current_time()):
             return DialResponse(DialStatus.DIAL_REFUSED, "too many dials")
         return await self._dial(peer_id, targets)
-
-    def _permitted(self, peer_id: PeerIdText) -> bool:
-        now = trio.current_time()
-        if now - self._period_began >= PERIOD:
-            self._period_began = now
-            self._asked.clear()
-        if self._asked[peer_id] >= PER_PEER or self._asked.total() >= TOTAL:
-            return False
-        self._asked[peer_id] += 1
-        return True
 
     async def _dial(self, peer_id: PeerIdText, targets: tuple[str, ...]) -> DialResponse:
         reached: list[str] = []

@@ -22,12 +22,12 @@ from kernel_proc.discovery.discv5 import packets
 from kernel_proc.discovery.discv5.crypto import NONCE_BYTES, derive_keys, sign_proof, verify_proof
 from kernel_proc.discovery.discv5.crypto import decrypt as decrypt_with
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, is_loopback
-from kernel_proc.discovery.discv5.limits import LruDict, TokenBuckets
 from kernel_proc.discovery.discv5.packets import Handshake, Ordinary, PacketError, Whoareyou
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.sessions import NONCE_RANDOM, Challenge, Challenges, Session
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_identity import Identity
+from kernel_proc.token_buckets import LruDict, TokenBuckets
 
 _RANDOM_MESSAGE: Final = 44
 """Size of the message whose only purpose is to trigger a WHOAREYOU; about that of a PING."""

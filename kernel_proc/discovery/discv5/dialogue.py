@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from kernel_proc.discovery.discv5 import messages
 from kernel_proc.discovery.discv5.channel import Channel, OutgoingPacket
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, contact_of, may_relay
-from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.messages import (
     Discv5MessageError,
     FindNode,
@@ -31,6 +30,7 @@ from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr, EnrError, EnrSignatureError
 from kernel_proc.discovery.enr_local import LocalEnr
+from kernel_proc.token_buckets import LruDict
 
 _NODES_HEAD: Final = 24
 """Maximum overhead of a NODES message: type, lengths, request id, total."""

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kernel_proc.discovery.discv5.crypto import NONCE_BYTES
 from kernel_proc.discovery.discv5.endpoint import NodeContact
-from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.enr import Enr
+from kernel_proc.token_buckets import LruDict
 
 MAX_MESSAGES: Final = 2**32 - 1
 """Maximum messages per key: their counter is the first part of the nonce, which must never repeat

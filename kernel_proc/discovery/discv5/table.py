@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
-from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr
+from kernel_proc.token_buckets import LruDict
 
 
 def distance(one: bytes, other: bytes) -> int:

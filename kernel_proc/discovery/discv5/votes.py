@@ -6,8 +6,8 @@ from collections import Counter
 from typing import NamedTuple
 
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, group_of, is_loopback
-from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.token_buckets import LruDict
 
 
 class _Vote(NamedTuple):

@@ -12,8 +12,9 @@ from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
 from kernel_proc.peers.known import PeerOrigin
-from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, OfferOutcome, Offers, evaluate
+from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, OfferOutcome, Offers, evaluate
 from kernel_proc.peers.store import PeerStore
+from kernel_proc.protocols.ratelimit import Allowance
 from kernel_proc.relay.rpc import PeerInfo
 
 KEYS = [NodeKey(bytes(31) + bytes([n])) for n in range(1, 20)]
@@ -40,7 +41,7 @@ class Desk:
             is_known=lambda peer_id: peer_id in known,
             learn=self._learn,
             count=lambda outcome: self.outcomes.update([outcome.value]),
-            allowance=Allowance(**allowance),  # type: ignore[arg-type]
+            allowance=Allowance(**{"per_peer": PER_PEER, "in_all": IN_ALL, "period": PERIOD} | allowance),  # type: ignore[arg-type]
         )
 
     def _learn(self, peer_id: str, listen: Sequence[str], offering: str) -> bool:

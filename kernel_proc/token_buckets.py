@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+ROUNDING: Final = 1e-9
+"""Tolerance for rounding: without it, the sum of small refills would allow an event too late."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -12,11 +15,10 @@ V = TypeVar("V")
 class LruDict(Generic[K, V]):
     """A dictionary of at most `capacity` entries that evicts the least recently used one."""
 
-    __slots__ = ("_entries", "capacity", "evicted")
+    __slots__ = ("_capacity", "_entries")
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.evicted = 0
+        self._capacity = capacity
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
@@ -30,9 +32,8 @@ class LruDict(Generic[K, V]):
         """Set an entry."""
         self._entries[key] = value
         self._entries.move_to_end(key)
-        if len(self._entries) > self.capacity:
+        if len(self._entries) > self._capacity:
             self._entries.popitem(last=False)
-            self.evicted += 1
 
     def pop(self, key: K) -> V | None:
         """Remove and return an entry."""
@@ -44,9 +45,6 @@ class LruDict(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._entries)
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._entries
 
 
 class TokenBuckets(Generic[K]):
@@ -63,12 +61,20 @@ class TokenBuckets(Generic[K]):
         self._buckets: LruDict[K, tuple[float, float]] = LruDict(capacity)
 
     def allow(self, key: K, now: float) -> bool:
-        """Return whether another event of `key` is allowed. `now` is in seconds and monotonic."""
-        tokens, then = self._buckets.get(key) or (self._burst, now)
-        tokens = min(self._burst, tokens + (now - then) * self._rate)
-        allowed = tokens >= 1
+        """Return whether another event of `key` is allowed, and count it if so. `now` is in seconds and
+        monotonic."""
+        tokens = self._tokens(key, now)
+        allowed = tokens >= 1 - ROUNDING
         self._buckets.put(key, (tokens - allowed, now))
         return allowed
+
+    def has_room(self, key: K, now: float) -> bool:
+        """Return what `allow` would, without counting."""
+        return self._tokens(key, now) >= 1 - ROUNDING
+
+    def _tokens(self, key: K, now: float) -> float:
+        tokens, then = self._buckets.get(key) or (self._burst, now)
+        return min(self._burst, tokens + max(0.0, now - then) * self._rate)
 
     def __len__(self) -> int:
         return len(self._buckets)
