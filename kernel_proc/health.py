@@ -41,20 +41,19 @@ _BEST_FIRST: Final = (
 
 def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
     """Return READY with at least one connected relay peer."""
-    if not mounted:
-        return ProtocolHealth(name="Relay", state=ProtocolState.NOT_MOUNTED)
-    if peers:
-        return ProtocolHealth(name="Relay", state=ProtocolState.READY, strength=peers)
-    return ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
+    lacks = "" if peers else "No connected peers"
+    return service_health("Relay", mounted=mounted, lacks=lacks, peers=peers)
 
 
-def service_health(name: str, *, mounted: bool, lacks: str = "", note: str = "") -> ProtocolHealth:
-    """Return the health of one of our services: READY unless it `lacks` something. `note`: what the operator
-    should know otherwise."""
+def service_health(
+    name: str, *, mounted: bool, lacks: str = "", note: str = "", peers: int = 0
+) -> ProtocolHealth:
+    """Return the health of relay, or of one of our services: READY unless it `lacks` something. `note`: what
+    the operator should know otherwise."""
     if not mounted:
         return ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED)
     state = ProtocolState.NOT_READY if lacks else ProtocolState.READY
-    return ProtocolHealth(name=name, state=state, description=lacks or note)
+    return ProtocolHealth(name=name, state=state, description=lacks or note, strength=peers)
 
 
 def client_health(name: str, service: str, peers: int, *, own: bool = False) -> ProtocolHealth:

@@ -12,8 +12,8 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import SystemRandom
 from signal import Signals
@@ -196,27 +196,14 @@ class Node:
         services.mount()
         for name, run in services.parts():
             parts.add(name, run)
-        try:
+        config = self.config
+        websocket = "" if config.websocket_port is None else f", websocket-port {config.websocket_port}"
+        with self._binding(f"tcp-port {config.tcp_port}{websocket}"):
             await parts.start("host", network.host.serve)
-        except (OSError, BadAddress, ExceptionGroup) as error:
-            # The host listens inside a nursery, which wraps exceptions in a group.
-            cause = leaf(error, OSError, BadAddress)
-            if cause is None:
-                raise
-            raise self._cannot_listen(cause) from error
         self.shards.start(network.relay)
         network.peering.bound()
-        try:
+        with self._binding(f"discv5-udp-port {config.discovery.discv5_port}"):
             await parts.start("peering", network.peering.run)
-        except (OSError, ExceptionGroup) as error:
-            failed = leaf(error, OSError)
-            if failed is None:
-                raise
-            raise StartError(
-                f"cannot listen on listen-address {self.config.listen_address} "
-                f"(discv5-udp-port {self.config.discovery.discv5_port}): {failed}",
-                StartError.code_of(failed.errno),
-            ) from error
         parts.add("ipc", server.serve)
         if network.dialer.addresses:
             parts.add("dialer", network.dialer.run)
@@ -241,13 +228,18 @@ class Node:
 
     # --- construction ---
 
-    def _cannot_listen(self, error: Exception) -> StartError:
-        config = self.config
-        ports = f"tcp-port {config.tcp_port}"
-        if config.websocket_port is not None:
-            ports += f", websocket-port {config.websocket_port}"
-        text = f"cannot listen on listen-address {config.listen_address} ({ports}): {error}"
-        return StartError(text, StartError.code_of(getattr(error, "errno", errno.EINVAL)))
+    @contextmanager
+    def _binding(self, ports: str) -> Iterator[None]:
+        """Raise `StartError` for a part that cannot listen: inside a nursery, which wraps exceptions in a
+        group."""
+        try:
+            yield
+        except (OSError, BadAddress, ExceptionGroup) as error:
+            cause = leaf(error, OSError, BadAddress)
+            if cause is None:
+                raise
+            text = f"cannot listen on listen-address {self.config.listen_address} ({ports}): {cause}"
+            raise StartError(text, StartError.code_of(getattr(cause, "errno", errno.EINVAL))) from error
 
     def _certificate(self) -> ServerCertificate | None:
         files = self.config.websocket_tls
@@ -279,7 +271,7 @@ class Node:
 
     def _make_services(self, network: Network, sender: MessageSender | None) -> Services:
         try:
-            services = Services(
+            return Services(
                 self.config,
                 network,
                 self.shards,
@@ -290,11 +282,6 @@ class Node:
             )
         except ArchiveConfigError as error:
             raise StartError(f"store: {error}") from error
-        peering = network.peering
-        services.records, services.own_record = peering.sources.exchangeable, peering.own.exchangeable
-        services.records_received = peering.sources.exchanged
-        peering.attach_services(services.peer_exchange_client, services.at_work)
-        return services
 
     def _make_server(
         self, network: Network, services: Services, sender: MessageSender | None, key: NodeKey

@@ -46,12 +46,7 @@ from kernel_proc.protocols.lightpush import LightpushService
 from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.peer_exchange import PROTOCOL as PX_PROTOCOL
 from kernel_proc.protocols.peer_exchange import SERVICE as PX_SERVICE
-from kernel_proc.protocols.peer_exchange import (
-    OwnRecord,
-    PeerExchangeClient,
-    PeerExchangeService,
-    RecordSource,
-)
+from kernel_proc.protocols.peer_exchange import PeerExchangeClient, PeerExchangeService
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
@@ -160,30 +155,22 @@ class Services:
         self._filter_routes = filter_routes(
             self.filter_client, shards, config.network.cluster, config.network.shard_count
         )
-        self.records: RecordSource = tuple
-        """The ENRs that peer exchange may share. Empty until discovery sets its own source."""
-        self.own_record: OwnRecord = lambda: None
-        """Our own ENR, shared by peer exchange in addition."""
+        peering = network.peering
         self._has_peer_exchange = services.peer_exchange
         if services.peer_exchange:
-            px_limit = services.rate_limits["px"]
             exchange = PeerExchangeService(
                 host,
-                lambda: self.records(),
+                peering.sources.exchangeable,
                 registry,
-                own=lambda: self.own_record(),
-                rate_limit=px_limit,
+                own=peering.own.exchangeable,
+                rate_limit=services.rate_limits["px"],
                 rng=rng,
             )
             self._mounted.append(exchange.requests)
-        self.records_received: Callable[[PeerIdText, Sequence[bytes]], None] = _ignore
-        """Called with unverified ENRs from peer exchange; set by discovery."""
-        self.peer_exchange_client = PeerExchangeClient(
-            host,
-            self.peers,
-            registry,
-            received=lambda peer, records: self.records_received(peer, records),
+        self._peer_exchange_client = PeerExchangeClient(
+            host, self.peers, registry, received=peering.sources.exchanged
         )
+        peering.attach_services(self._peer_exchange_client, self._at_work)
         self._configured = {
             _PROTOCOL_OF[service]: address for service, address in configured.items() if address is not None
         }
@@ -278,12 +265,12 @@ class Services:
             **store_admin_routes(self._own_store),
             **self._filter_routes,
             **filter_service_routes(self.filter.table if self.filter is not None else None),
-            **peer_exchange_routes(self.peer_exchange_client),
+            **peer_exchange_routes(self._peer_exchange_client),
         }
 
     # --- inspection ---
 
-    def at_work(self) -> Set[PeerIdText]:
+    def _at_work(self) -> Set[PeerIdText]:
         """Return the peers with a request in progress, in either direction."""
         synced = self.sync.busy if self.sync is not None else frozenset()
         return frozenset(self.peers.asked()).union(synced, *(service.busy for service in self._mounted))
@@ -376,10 +363,6 @@ def _make_archive(
         vacuum=config.store_message_db_vacuum,
     )
     return make_archive(settings, registry=registry, changed=changed)
-
-
-def _ignore(_peer_id: PeerIdText, _records: Sequence[bytes]) -> None:
-    """No-op callback: without discovery, records only go to the requester."""
 
 
 def _make_filter(config: ServiceOptions, host: Host, registry: Registry) -> FilterService:

@@ -96,18 +96,12 @@ def decode_response(body: bytes) -> PxResponse:
 
 # --- service ---
 
-RecordSource = Callable[[], Sequence[bytes]]
-"""Return the ENRs that may be shared: of dialable peers found by discovery."""
-
 _REJECTED: Final = encode_response(PxResponse(status=PxStatus.TOO_MANY_REQUESTS))
 
 
-OwnRecord = Callable[[], bytes | None]
-"""Return our own current ENR, or None if it would be useless to others."""
-
-
 class PeerExchangeService:
-    """Serve a random sample of `source` and, if there is room, our `own` record.
+    """Serve a random sample of `source` (the ENRs that may be shared: of dialable peers found by discovery)
+    and, if there is room, our `own` record (None if it would be useless to others).
 
     A node that only knows our multiaddr can join discv5 with it. Mount `requests`.
     """
@@ -115,10 +109,10 @@ class PeerExchangeService:
     def __init__(
         self,
         host: Host,
-        source: RecordSource,
+        source: Callable[[], Sequence[bytes]],
         registry: Registry,
         *,
-        own: OwnRecord = lambda: None,
+        own: Callable[[], bytes | None] = lambda: None,
         rate_limit: RateLimit | None = None,
         rng: Random | None = None,
     ) -> None:
