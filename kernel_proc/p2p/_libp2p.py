@@ -117,23 +117,26 @@ with _logging_untouched(), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the library's own deprecations are not ours to fix
     _enter_bare_packages()
     import multiaddr
-    from libp2p.abc import IRawConnection
-    from libp2p.connection_types import ConnectionType
+    from libp2p.abc import IRawConnection as IRawConnection
+    from libp2p.connection_types import ConnectionType as ConnectionType
     from libp2p.crypto import serialization as _serialization
-    from libp2p.crypto.keys import KeyPair, PublicKey
-    from libp2p.crypto.rsa import RSAPublicKey
-    from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
-    from libp2p.crypto.serialization import deserialize_public_key
-    from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
-    from libp2p.identity.identify.pb.identify_pb2 import Identify
-    from libp2p.peer.id import ID
-    from libp2p.peer.pb.envelope_pb2 import Envelope
-    from libp2p.peer.pb.peer_record_pb2 import PeerRecord as RecordMessage
-    from libp2p.security.noise.io import NoiseTransportReadWriter
-    from libp2p.security.noise.patterns import PatternXX
-    from libp2p.security.secure_session import SecureSession
+    from libp2p.crypto.keys import KeyPair as KeyPair
+    from libp2p.crypto.keys import PublicKey as PublicKey
+    from libp2p.crypto.rsa import RSAPublicKey as RSAPublicKey
+    from libp2p.crypto.secp256k1 import Secp256k1PrivateKey as Secp256k1PrivateKey
+    from libp2p.crypto.serialization import deserialize_public_key as deserialize_public_key
+    from libp2p.crypto.x25519 import create_new_key_pair
+    from libp2p.identity.identify.pb.identify_pb2 import Identify as Identify
+    from libp2p.peer.id import ID as ID
+    from libp2p.peer.pb.envelope_pb2 import Envelope as Envelope
+    from libp2p.peer.pb.peer_record_pb2 import PeerRecord
+    from libp2p.security.noise.io import NoiseTransportReadWriter as NoiseTransportReadWriter
+    from libp2p.security.noise.patterns import PatternXX as PatternXX
+    from libp2p.security.secure_session import SecureSession as SecureSession
 
 Multiaddr = multiaddr.Multiaddr
+RecordMessage = PeerRecord
+create_x25519_key_pair = create_new_key_pair
 
 MAX_EXPONENT_BITS: Final = 32
 """All implementations use 65537. With an exponent of thousands of bits, a forged signature costs 20 ms to
@@ -150,25 +153,3 @@ def _rsa_key(data: bytes) -> PublicKey:
 for _kind, _reader in list(_serialization.key_type_to_public_key_deserializer.items()):
     if _reader == RSAPublicKey.from_bytes:
         _serialization.key_type_to_public_key_deserializer[_kind] = _rsa_key
-
-__all__ = [
-    "ID",
-    "REQUIRED_VERSION",
-    "ConnectionType",
-    "Envelope",
-    "IRawConnection",
-    "Identify",
-    "KeyPair",
-    "Multiaddr",
-    "NoiseTransportReadWriter",
-    "PatternXX",
-    "PublicKey",
-    "RSAPublicKey",
-    "RecordMessage",
-    "Secp256k1PrivateKey",
-    "SecureSession",
-    "WrongLibp2pVersionError",
-    "check_version",
-    "create_x25519_key_pair",
-    "deserialize_public_key",
-]

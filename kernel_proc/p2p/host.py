@@ -94,7 +94,8 @@ class Libp2pHost:
         self._acceptor = Acceptor(upgrader, certificate)
         self._dialler = Dialler(key.peer_id, upgrader)
         self._circuits = Circuits(upgrader)
-        self._circuit_dialler: Callable[[str, float], Awaitable[PeerIdText]] | None = None
+        self.circuit_dialler: Callable[[str, float], Awaitable[PeerIdText]] | None = None
+        """What dials the addresses of relays (…/p2p-circuit/…). It raises BadAddress or DialError."""
         self._keepalive = Keepalive(self._connections, limits)
         self.set_stream_handler(identify.PROTOCOL, self._introduction.serve, max_per_peer=4)
         self.set_stream_handler(identify.PUSH_PROTOCOL, self._introduction.serve_push, max_per_peer=2)
@@ -232,15 +233,11 @@ class Libp2pHost:
     async def connect(self, address: str, *, deadline: float = 10.0) -> PeerIdText:
         """Dial, or return at once if connected. Concurrent calls for one peer share a dial. Raise
         BadAddress or DialError."""
-        if self._circuit_dialler is not None and "/p2p-circuit" in address:
-            return await self._circuit_dialler(address, deadline)
+        if self.circuit_dialler is not None and "/p2p-circuit" in address:
+            return await self.circuit_dialler(address, deadline)
         return await self._dialler.connect(address, deadline)
 
     # -- circuits through a relay ---------------------------------------
-
-    def set_circuit_dialler(self, dial: Callable[[str, float], Awaitable[PeerIdText]]) -> None:
-        """Set what dials the addresses of relays (…/p2p-circuit/…). It raises BadAddress or DialError."""
-        self._circuit_dialler = dial
 
     async def serve_circuit(self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText) -> None:
         """Serve an inbound circuit until it ends."""

@@ -11,7 +11,7 @@ from kernel_proc.p2p import addresses, varint
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p._libp2p import Identify
 from kernel_proc.p2p.api import HostPeer, PeerIdentity, PeerIdText
-from kernel_proc.p2p.multistream import Duplex
+from kernel_proc.p2p.multistream import Duplex, read_prefixed
 from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 
@@ -95,15 +95,4 @@ def _text(value: str | bytes) -> str:
 
 async def read(stream: Duplex, peer_id: PeerIdText, count: Count = lambda _name: None) -> PeerIdentity:
     """Read one message. Raise ProtocolViolation, ConnectionEnded or api.StreamClosed."""
-    length, shift = 0, 0
-    while True:
-        byte = (await stream.read_exactly(1))[0]
-        length |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-        if shift > 21:
-            raise ProtocolViolation("identify: length prefix too long")
-    if length > MAX_MESSAGE:
-        raise ProtocolViolation(f"identify: message of {length} bytes")
-    return decode(peer_id, await stream.read_exactly(length), count)
+    return decode(peer_id, await read_prefixed(stream, MAX_MESSAGE, "identify"), count)

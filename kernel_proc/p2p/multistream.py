@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Protocol
 
+from kernel_proc.p2p import varint
 from kernel_proc.p2p._errors import NegotiationFailed, ProtocolViolation
 
 HEADER = "/multistream/1.0.0"
@@ -28,27 +29,28 @@ class Duplex(Protocol):
 def encode_message(text: str) -> bytes:
     """Encode one message: varint length, text, newline."""
     body = text.encode() + b"\n"
-    length = len(body)
-    if length < 0x80:
-        return bytes((length,)) + body
-    return bytes((length & 0x7F | 0x80, length >> 7)) + body
+    return varint.encode(len(body)) + body
+
+
+async def read_prefixed(stream: Duplex, limit: int, what: str) -> bytes:
+    """Read bytes that follow their length as a varint. Raise ProtocolViolation for more than `limit`."""
+    length, shift = 0, 0
+    while True:
+        byte = (await stream.read_exactly(1))[0]
+        length |= (byte & 0x7F) << shift
+        if length > limit:
+            raise ProtocolViolation(f"{what}: message of {length} bytes or more")
+        if byte < 0x80:
+            return await stream.read_exactly(length)
+        shift += 7
+        if shift > 21:
+            raise ProtocolViolation(f"{what}: length prefix too long")
 
 
 async def read_message(stream: Duplex) -> str:
     """Read one message. Raise ProtocolViolation for a length above MAX_MESSAGE, invalid UTF-8 or a missing
     newline."""
-    length, shift = 0, 0
-    while True:
-        byte = (await stream.read_exactly(1))[0]
-        length |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-        if shift > 14:
-            raise ProtocolViolation("multistream: length prefix too long")
-    if not 0 < length <= MAX_MESSAGE:
-        raise ProtocolViolation(f"multistream: message of {length} bytes")
-    body = await stream.read_exactly(length)
+    body = await read_prefixed(stream, MAX_MESSAGE, "multistream")
     if body[-1:] != b"\n":
         raise ProtocolViolation("multistream: message without newline")
     try:

@@ -12,7 +12,6 @@ from wsproto.events import (
     BytesMessage,
     CloseConnection,
     Ping,
-    RejectConnection,
     Request,
     TextMessage,
 )
@@ -165,8 +164,6 @@ class WebSocket:
     async def _handshake_event(self) -> object:
         while True:
             for event in self._protocol.events():
-                if isinstance(event, RejectConnection):
-                    return event
                 return event
             data = await self._stream.receive_some(self.READ_SIZE)
             try:

@@ -71,7 +71,7 @@ class CircuitClient:
         self._errors = registry.counter("circuit_errors")
         registry.add_source(self._samples)
         host.set_stream_handler(STOP, self._serve, max_per_peer=STREAMS)
-        host.set_circuit_dialler(self.connect)
+        host.circuit_dialler = self.connect
 
     @property
     def relays(self) -> tuple[PeerIdText, ...]:
