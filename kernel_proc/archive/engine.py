@@ -30,11 +30,10 @@ class Totals(NamedTuple):
 
 
 class ArchiveEngine(Protocol):
-    """One database."""
+    """One database. What only a shared one needs does nothing unless overridden."""
 
-    @property
-    def readers(self) -> int:
-        """Maximum concurrent reader threads."""
+    readers: int
+    """Maximum concurrent reader threads."""
 
     def open(self) -> None:
         """Connect and bring the schema up to date. Raise `DatabaseFailed`."""
@@ -63,16 +62,19 @@ class ArchiveEngine(Protocol):
 
         Without the claim, two nodes would each compute the excess and remove it twice.
         """
+        return True
 
     def release(self) -> None:
         """Give the claim up. Never raise."""
+        return
 
-    def prepare(self, now: int, keeps: float | None) -> None:
+    def prepare(self, now: int, keeps: float | None) -> None:  # noqa: ARG002
         """Prepare for the messages to come, and migrate what an older version left. May take long, but blocks
         no other work. Raise `DatabaseFailed`.
 
         `now`: ns since 1970; `keeps`: for how many seconds messages are kept, about; None: for ever.
         """
+        return
 
     def totals(self) -> Totals:
         """Count the messages. May take long, but blocks no other work. Raise `DatabaseFailed`."""
@@ -89,3 +91,4 @@ class ArchiveEngine(Protocol):
     def replica_lag(self) -> float | None:
         """Return how many seconds the server that pages are read from is behind; None if it is the one that
         is written to. Raise `DatabaseFailed`."""
+        return None

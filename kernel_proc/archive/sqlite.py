@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
-from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
+from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, RowsRefused, Totals
 from kernel_proc.archive.plan import EVERYTHING, Key, Span
 from kernel_proc.archive.rows import ArchivedRow
 from kernel_proc.archive.sqlite_file import (
@@ -52,8 +52,8 @@ _INSERT: Final = {
 }
 
 
-class SqliteEngine:
-    """An `ArchiveEngine` on a file. `readers` is the maximum of concurrent reading connections."""
+class SqliteEngine(ArchiveEngine):
+    """The engine on a file, which only one node uses. `readers` limits its reading connections."""
 
     def __init__(
         self, path: Path, *, readers: int = 4, may_migrate: bool = True, vacuum: bool = False
@@ -170,20 +170,6 @@ class SqliteEngine:
                     ).rowcount
                     at += size
         return new
-
-    def claim(self) -> bool:
-        """Always true: only one node uses a file."""
-        return True
-
-    def release(self) -> None:
-        """Do nothing."""
-
-    def prepare(self, now: int, keeps: float | None) -> None:
-        """Do nothing: there is one table, and `open` migrates it."""
-
-    def replica_lag(self) -> float | None:
-        """Return None."""
-        return None
 
     def remove(self, excess: int | None, before: int | None) -> int:
         """Remove the oldest messages."""
