@@ -19,6 +19,7 @@ from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peering.settings import capabilities
 from kernel_proc.peers.known import group_of_address
 from kernel_proc.peers.own_addresses import OwnAddresses
+from kernel_proc.reachability.dialled import direct_connection
 from logos_process.logs import fields
 
 log = logging.getLogger(__name__)
@@ -117,14 +118,7 @@ class OwnRecord(HostEvents):
         if identity.observed_address is None:
             return
         # A peer behind a relay sees the relay, and must not speak for the relay's address group.
-        connection = next(
-            (
-                one
-                for one in self._host.connections()
-                if one.peer_id == identity.peer_id and not one.is_relayed
-            ),
-            None,
-        )
+        connection = direct_connection(self._host, identity.peer_id)
         if connection is not None and self.addresses.observe(
             group_of_address(connection.address), identity.observed_address
         ):

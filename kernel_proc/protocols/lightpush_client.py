@@ -18,7 +18,6 @@ from kernel_proc.protocols.lightpush_codec import (
     encode_request,
 )
 from kernel_proc.protocols.peer_select import ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
 SERVICE: Final = "lightpush"
@@ -88,21 +87,18 @@ class LightpushClient:
         identity = self._host.identity(peer_id)
         known = identity.protocols if identity else ()
         legacy = LEGACY_PROTOCOL in known and PROTOCOL not in known
-        try:
-            if legacy:
-                await self._ask_legacy(peer_id, request, seconds)
-                return None
-            body = await call(
-                self._host,
-                peer_id,
-                (PROTOCOL,),
-                encode_request(request),
-                max_response=MAX_RESPONSE,
-                deadline=seconds,
-            )
-            response = decode_response(body)
-        except ProtobufError as error:
-            raise BadAnswer(f"undecodable response: {error}") from error
+        if legacy:
+            await self._ask_legacy(peer_id, request, seconds)
+            return None
+        response = await call(
+            self._host,
+            peer_id,
+            (PROTOCOL,),
+            encode_request(request),
+            decode=decode_response,
+            max_response=MAX_RESPONSE,
+            deadline=seconds,
+        )
         if response.status != PushStatus.SUCCESS:
             # Check the status before the id: a response sent before the request was read (429) cannot echo
             # it.
@@ -115,15 +111,15 @@ class LightpushClient:
         return response.relay_peers
 
     async def _ask_legacy(self, peer_id: PeerIdText, request: PushRequest, seconds: float) -> None:
-        body = await call(
+        response = await call(
             self._host,
             peer_id,
             (LEGACY_PROTOCOL,),
             encode_legacy_request(request),
+            decode=decode_legacy_response,
             max_response=MAX_RESPONSE,
             deadline=seconds,
         )
-        response = decode_legacy_response(body)
         if not response.is_success:
             status = _legacy_status(response.info or "")
             raise RequestRefused(status, response.info or "", final=status in FINAL)

@@ -174,17 +174,16 @@ class MetadataProtocol:
     async def _check(self, peer_id: PeerIdText) -> None:
         self._counters["asked"] += 1
         try:
-            metadata = decode(
-                await call(
-                    self._host,
-                    peer_id,
-                    (PROTOCOL,),
-                    encode(self.local),
-                    max_response=MAX_MESSAGE,
-                    deadline=self._timeout,
-                )
+            metadata = await call(
+                self._host,
+                peer_id,
+                (PROTOCOL,),
+                encode(self.local),
+                decode=decode,
+                max_response=MAX_MESSAGE,
+                deadline=self._timeout,
             )
-        except (CallError, MetadataError) as error:
+        except CallError as error:
             if self._host.is_connected(peer_id):
                 self._counters["failed"] += 1
                 log.debug("metadata request to %s failed: %s", peer_id, error)

@@ -15,7 +15,7 @@ from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.ratelimit import ServiceLimiter
-from kernel_proc.protocols.requests import BadAnswer, RequestRefused, RequestService, ServiceLimits, call
+from kernel_proc.protocols.requests import RequestRefused, RequestService, ServiceLimits, call
 
 PROTOCOL: Final = "/vac/waku/peer-exchange/2.0.0-alpha1"
 SERVICE: Final = "px"
@@ -202,18 +202,15 @@ class PeerExchangeClient:
         return Exchanged(peer_id, records)
 
     async def _ask(self, peer_id: PeerIdText, count: int, seconds: float) -> tuple[bytes, ...]:
-        body = await call(
+        response = await call(
             self._host,
             peer_id,
             (PROTOCOL,),
             encode_request(count),
+            decode=decode_response,
             max_response=MAX_RESPONSE,
             deadline=seconds,
         )
-        try:
-            response = decode_response(body)
-        except ProtobufError as error:
-            raise BadAnswer(f"undecodable response: {error}") from error
         code = response.code
         if code != PxStatus.OK:
             self._registry.counter("px_client_errors", type=str(code)).add()

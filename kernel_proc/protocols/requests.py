@@ -18,7 +18,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
@@ -31,6 +31,7 @@ from kernel_proc.protocols.ratelimit import RateLimiter
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Handler = Callable[[PeerIdText, bytes], Awaitable[bytes | None]]
 """Map a peer's request to our response (bodies without length prefix). None: reset the stream instead of
 answering."""
@@ -275,12 +276,13 @@ async def call(
     protocols: Sequence[str],
     request: bytes,
     *,
+    decode: Callable[[bytes], T],
     max_response: int,
     deadline: float,
-) -> bytes:
-    """Send one request body to a connected peer and return the response body, within `deadline` seconds.
+) -> T:
+    """Send one request body to a connected peer and return its decoded response, within `deadline` seconds.
 
-    Uses the first of `protocols` that the peer supports. Raise CallError.
+    Uses the first of `protocols` that the peer supports. Raise CallError, also if `decode` raises ValueError.
     """
     stream: Stream | None = None
     done = False
@@ -298,14 +300,17 @@ async def call(
                 # Half-close: some servers read until the end of the stream.
                 await stream.close()
                 body = await MessageReader(stream, max_response).read()
+                if body is None:
+                    raise NoAnswer("the stream was closed without a response")
+                response = decode(body)
             except P2pError as error:
                 raise NoAnswer(str(error)) from error
             except StreamFrameError as error:
                 raise BadAnswer(str(error)) from error
-            if body is None:
-                raise NoAnswer("the stream was closed without a response")
+            except ValueError as error:
+                raise BadAnswer(f"undecodable response: {error}") from error
             done = True
-            return body
+            return response
         raise NoAnswer(f"no response within {deadline:g} s")
     finally:
         if stream is not None and not done:

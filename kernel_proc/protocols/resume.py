@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -210,18 +210,7 @@ class StoreResume:
                 self.error = ""
 
     async def _read_all(self, peer_id: PeerIdText, gap: ResumeGap, shard: int | None, until: int) -> None:
-        cursor: bytes | None = None
-        query = partial(
-            HistoryQuery,
-            pubsub_topic=gap.pubsub_topic,
-            start=gap.done,
-            end=until,
-            forward=True,
-            limit=PAGE,
-            include_data=True,
-        )
-        while True:
-            page = await self._ask(peer_id, query(cursor=cursor), shard)
+        async def take(page: History) -> None:
             await self._add(gap.pubsub_topic, page.messages)
             times = [found.message.timestamp for found in page.messages if found.message is not None]
             gap.done = max([gap.done, *times])
@@ -229,29 +218,36 @@ class StoreResume:
                 await self._archive.flush()
                 await self._save()
                 self._saved = trio.current_time()
-            cursor = page.cursor
-            if cursor is None:
-                await self._archive.flush()
-                return
+
+        await self._read_pages(peer_id, gap, shard, take, start=gap.done, end=until, include_data=True)
 
     async def _read_missing(self, peer_id: PeerIdText, gap: ResumeGap, shard: int | None, until: int) -> None:
-        cursor: bytes | None = None
-        query = partial(
-            HistoryQuery,
-            pubsub_topic=gap.pubsub_topic,
-            start=gap.start,
-            end=until,
-            forward=True,
-            limit=PAGE,
-        )
-        while True:
-            page = await self._ask(peer_id, query(cursor=cursor), shard)
+        async def take(page: History) -> None:
             missing = await self._missing([found.message_hash for found in page.messages])
             if missing:
                 wanted = HistoryQuery(
                     pubsub_topic=gap.pubsub_topic, hashes=tuple(missing), limit=PAGE, include_data=True
                 )
                 await self._add(gap.pubsub_topic, (await self._ask(peer_id, wanted, shard)).messages)
+
+        await self._read_pages(peer_id, gap, shard, take, start=gap.start, end=until)
+
+    async def _read_pages(
+        self,
+        peer_id: PeerIdText,
+        gap: ResumeGap,
+        shard: int | None,
+        take: Callable[[History], Awaitable[None]],
+        **query: Any,
+    ) -> None:
+        """Pass all pages of a query to `take`, one after another."""
+        cursor: bytes | None = None
+        while True:
+            wanted = HistoryQuery(
+                pubsub_topic=gap.pubsub_topic, forward=True, limit=PAGE, cursor=cursor, **query
+            )
+            page = await self._ask(peer_id, wanted, shard)
+            await take(page)
             cursor = page.cursor
             if cursor is None:
                 await self._archive.flush()

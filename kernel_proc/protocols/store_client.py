@@ -147,6 +147,7 @@ class StoreClient:
             peer_id,
             CLIENT_PROTOCOLS,
             encode_request(request),
+            decode=bytes,
             max_response=min(MAX_RESPONSE, OVERHEAD + query.limit * entry),
             deadline=seconds,
         )

@@ -11,7 +11,6 @@ import trio
 
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import CallError, call
 from kernel_proc.reachability.autonat_codec import (
     MAX_MESSAGE,
@@ -78,16 +77,16 @@ class AutonatClient:
 
     async def _ask(self, peer_id: PeerIdText, addresses: Sequence[str]) -> None:
         try:
-            body = await call(
+            response = await call(
                 self._host,
                 peer_id,
                 (PROTOCOL,),
                 encode_request(self._host.peer_id, addresses),
+                decode=decode_response,
                 max_response=MAX_MESSAGE,
                 deadline=TIMEOUT,
             )
-            response = decode_response(body)
-        except (CallError, ProtobufError) as error:
+        except CallError as error:
             self._errors.add()
             log.debug("AutoNAT request to %s failed: %s", peer_id, error)
             return

@@ -22,6 +22,7 @@ from kernel_proc.reachability.autonat_codec import (
     decode_request,
     encode_response,
 )
+from kernel_proc.reachability.dialled import direct_connection
 
 # The limits of go-libp2p, but for the addresses.
 PERIOD: Final = 60.0
@@ -81,11 +82,7 @@ class AutonatServer:
     async def _answer(self, peer_id: PeerIdText, request: DialRequest) -> DialResponse:
         if request.peer_id not in (None, peer_id):
             return DialResponse(DialStatus.BAD_REQUEST, "peer id mismatch")
-        # The address of a peer behind a relay is the relay's, which must not be dialled for it.
-        observed = next(
-            (one for one in self._host.connections() if one.peer_id == peer_id and not one.is_relayed),
-            None,
-        )
+        observed = direct_connection(self._host, peer_id)
         if observed is None or not ipaddress.ip_address(observed.ip).is_global:
             return DialResponse(DialStatus.DIAL_REFUSED, "refusing to dial a private address")
         targets = dial_back_addresses(observed.address, request)

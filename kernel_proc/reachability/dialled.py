@@ -1,8 +1,14 @@
-"""The peers whose address is known to work, because we dialled it."""
+"""Connections to a peer itself, and the peers whose address is known to work, because we dialled it."""
 
 from __future__ import annotations
 
-from kernel_proc.p2p.api import Direction, Host, PeerIdText
+from kernel_proc.p2p.api import Direction, Host, PeerConnection, PeerIdText
+
+
+def direct_connection(host: Host, peer_id: PeerIdText) -> PeerConnection | None:
+    """Return a connection to the peer itself: through a relay, its address is the relay's."""
+    found = (one for one in host.connections() if one.peer_id == peer_id and not one.is_relayed)
+    return next(found, None)
 
 
 def dialled_peers(host: Host, protocol: str) -> list[PeerIdText]:

@@ -233,6 +233,7 @@ async def _subscribe(readers: int, hung: int) -> None:
                 peer,
                 (SUBSCRIBE_PROTOCOL,),
                 encode_request(FilterRequest("bench", RequestType.SUBSCRIBE, SHARD, (CONTENT,))),
+                decode=bytes,
                 max_response=1024,
                 deadline=60.0,
             )

@@ -207,6 +207,7 @@ class _Clients:
             peer,
             (PROTOCOL,),
             encode_request(PushRequest(request_id, message, TOPIC)),
+            decode=bytes,
             max_response=4096,
             deadline=DEADLINE,
         )

@@ -90,7 +90,13 @@ class House:
     async def ask(self, host: Libp2pHost, kind: RequestType, *contents: str) -> int:
         request = encode_request(FilterRequest("id", kind, SHARD, contents))
         body = await call(
-            host, self.host.peer_id, (SUBSCRIBE_PROTOCOL,), request, max_response=1000, deadline=5.0
+            host,
+            self.host.peer_id,
+            (SUBSCRIBE_PROTOCOL,),
+            request,
+            decode=bytes,
+            max_response=1000,
+            deadline=5.0,
         )
         return decode_response(body).status
 

@@ -57,6 +57,7 @@ class Pair:
             self.far.peer_id,
             [PROTOCOL],
             codec.encode_request(request),
+            decode=bytes,
             max_response=1 << 24,
             deadline=deadline,
         )

@@ -54,13 +54,12 @@ class Discv5Service:
         bootstrap: Iterable[Enr] = (),
         params: Params | None = None,
         callbacks: NodeCallbacks | None = None,
-        announce_port: bool = True,
         random: random_module.Random | None = None,
     ) -> None:
         """`listen` are IP addresses and ports, at most one per IP version; port 0 picks a free one.
 
-        `announce_port` puts the bound ports into our record (set it to False if other ports reach us). If no
-        `params` are given, limits per address do not apply to loopback while listening on loopback only.
+        If no `params` are given, limits per address do not apply to loopback while listening on loopback
+        only.
         """
         versions = [UdpEndpoint.of(host, port).version for host, port in listen]
         if not listen or len(set(versions)) != len(versions):
@@ -76,7 +75,6 @@ class Discv5Service:
             wanted=self._contained(callbacks.wanted, False),
             external=self._contained(callbacks.external, None),
         )
-        self._announce_port = announce_port
         self._random = random or random_module.SystemRandom()
         self._walk_pause = self._params.walk_pause
         self._engine: Engine | None = None
@@ -200,8 +198,7 @@ class Discv5Service:
 
     def _start(self) -> Engine:
         ports = {endpoint.version: endpoint.port for endpoint in self._bound}
-        if self._announce_port:
-            self._local.set_udp(udp4=ports.get(4), udp6=ports.get(6))
+        self._local.set_udp(udp4=ports.get(4), udp6=ports.get(6))
         now = trio.current_time()
         engine = Engine(
             self._local,

@@ -24,7 +24,6 @@ from kernel_proc.protocols.filter.codec import (
     encode_request,
 )
 from kernel_proc.protocols.pacing import Pacer
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
 MAX_RESPONSE: Final = 64 * 1024
@@ -149,15 +148,19 @@ class Contacts:
         self._counters[_COUNTED[kind]] += 1
         request = FilterRequest(self._random_bytes(10).hex(), kind, topic, tuple(contents))
         try:
-            body = await call(
+            response = await call(
                 self._host,
                 peer_id,
                 (SUBSCRIBE_PROTOCOL,),
                 encode_request(request),
+                decode=decode_response,
                 max_response=MAX_RESPONSE,
                 deadline=self._params.call_timeout,
             )
-            return _read(body, request.request_id)
+            # nwaku checks its rate limit before reading the request, so a 429 carries "N/A" as request id.
+            if response.request_id == request.request_id or response.status == Status.TOO_MANY_REQUESTS:
+                return response
+            raise BadAnswer("response has another request id")
         except CallError:
             self._counters["failed"] += 1
             self._failed(peer_id, contact)
@@ -184,14 +187,3 @@ _COUNTED: Final = {
     RequestType.UNSUBSCRIBE: "unsubscribe",
     RequestType.UNSUBSCRIBE_ALL: "unsubscribe",
 }
-
-
-def _read(body: bytes, request_id: str) -> FilterResponse:
-    try:
-        response = decode_response(body)
-    except ProtobufError as error:
-        raise BadAnswer(str(error)) from error
-    # nwaku checks its rate limit before reading the request, so a 429 carries "N/A" as request id.
-    if response.request_id != request_id and response.status != Status.TOO_MANY_REQUESTS:
-        raise BadAnswer("response has another request id")
-    return response

@@ -80,8 +80,8 @@ class SyncStock:
             for topic in topics:
                 if topic not in self._loaded:
                     # What is committed while we read comes in by `_stored`: twice is once.
-                    self._indexes.setdefault(topic, KeyIndex())
-                    await self._load(topic)
+                    index = self._indexes.setdefault(topic, KeyIndex())
+                    await self._fill(index, topic, self._oldest())
                     self._loaded.add(topic)
 
     @property
@@ -89,16 +89,20 @@ class SyncStock:
         """Whether there are topics, all indexed. (No topics on the wire would mean all of them.)"""
         return bool(self._loaded) and len(self._loaded) == len(self._indexes)
 
-    async def _load(self, topic: str) -> None:
-        low, high = (self._oldest(), b""), (MAX_TIME, b"")
+    async def _fill(self, index: KeyIndex, topic: str, start: int, contents: tuple[str, ...] = ()) -> None:
+        """Read the keys of a topic, or of some of its content topics, into an index. Raise `ArchiveError` or
+        `TooManyKeys`."""
+        low, high = (start, b""), (MAX_TIME, b"")
         while True:
-            found = await self._archive.keys(KeyQuery(topic, low, high, PAGE))
-            for timestamp, digest in found:
-                self._indexes[topic].add(make_key(timestamp, digest))
+            page = await self._archive.keys(KeyQuery(topic, low, high, PAGE, content_topics=contents))
+            for timestamp, digest in page:
+                index.add(make_key(timestamp, digest))
+            if contents and len(index) > MAX_CONTENT_KEYS:
+                raise TooManyKeys
             self._bound()
-            if len(found) < PAGE:
+            if len(page) < PAGE:
                 return
-            low = found[-1]
+            low = page[-1]
 
     def _stored(self, messages: Sequence[tuple[str, int, bytes]]) -> None:
         oldest = self._oldest()
@@ -139,19 +143,5 @@ class SyncStock:
             return MergedView(list(indexes.values()))
         found = KeyIndex()
         for name in indexes:
-            await self._read_contents(found, name, common.content_topics, window)
+            await self._fill(found, name, window.start, common.content_topics)
         return found
-
-    async def _read_contents(
-        self, found: KeyIndex, name: str, contents: tuple[str, ...], window: SyncWindow
-    ) -> None:
-        low, high = (window.start, b""), (MAX_TIME, b"")
-        while True:
-            page = await self._archive.keys(KeyQuery(name, low, high, PAGE, content_topics=contents))
-            for timestamp, digest in page:
-                found.add(make_key(timestamp, digest))
-            if len(found) > MAX_CONTENT_KEYS:
-                raise TooManyKeys
-            if len(page) < PAGE:
-                return
-            low = page[-1]

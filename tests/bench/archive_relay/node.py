@@ -192,6 +192,7 @@ class _Asker:
             self._peer,
             (PROTOCOL,),
             encode_request(request),
+            decode=bytes,
             max_response=MAX_RESPONSE,
             deadline=DEADLINE,
         )

@@ -127,7 +127,13 @@ async def test_a_random_choice_of_at_most_sixty() -> None:
         assert set((await client.request(5, deadline=soon())).records) != set(some.records)
         assert len((await client.request(60, deadline=soon())).records) == 60
         body = await call(
-            network.hosts["us"], "s", (PROTOCOL,), encode_request(2**63), max_response=1 << 16, deadline=5
+            network.hosts["us"],
+            "s",
+            (PROTOCOL,),
+            encode_request(2**63),
+            decode=bytes,
+            max_response=1 << 16,
+            deadline=5,
         )
         assert len(decode_response(body).records) == 60
 
@@ -159,7 +165,15 @@ async def test_nwakus_words_for_what_cannot_be_read() -> None:
     async with house() as (network, _client, _received):
         asked, answered = exchanges("peer exchange")["peer exchange undecodable"]
         assert asked is not None
-        body = await call(network.hosts["us"], "s", (PROTOCOL,), asked, max_response=1 << 16, deadline=5)
+        body = await call(
+            network.hosts["us"],
+            "s",
+            (PROTOCOL,),
+            asked,
+            decode=bytes,
+            max_response=1 << 16,
+            deadline=5,
+        )
         assert body == answered
 
 

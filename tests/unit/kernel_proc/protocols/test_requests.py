@@ -49,7 +49,16 @@ async def serving(
 
 
 async def ask(near: MemoryHost, body: bytes, **more: Any) -> bytes:
-    return await call(near, "far", ["/other", PROTOCOL], body, max_response=1000, deadline=20, **more)
+    return await call(
+        near,
+        "far",
+        ["/other", PROTOCOL],
+        body,
+        decode=bytes,
+        max_response=1000,
+        deadline=20,
+        **more,
+    )
 
 
 async def read_all(stream: Stream) -> bytes:

@@ -43,7 +43,6 @@ class Member:
         params: Params | None = QUICK,
         listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 0),),
         ip4: str | None = "127.0.0.1",
-        announce_port: bool = True,
         **callbacks: Any,
     ) -> None:
         local = LocalEnr(identity(number), now_ms=1000)
@@ -58,7 +57,6 @@ class Member:
             listen=listen,
             bootstrap=bootstrap,
             params=params,
-            announce_port=announce_port,
             callbacks=NodeCallbacks(**{"found": self._take, "external": self.seen.append, **callbacks}),
         )
 
@@ -120,10 +118,6 @@ async def test_the_bound_port_is_announced() -> None:
     member = Member(1)
     async with running(member):
         assert member.record.udp4 == member.service.bound[0].port != 0
-    fixed = Member(2, announce_port=False)
-    fixed.service.local.set_udp(udp4=4444, udp6=None)
-    async with running(fixed):
-        assert fixed.record.udp4 == 4444 != fixed.service.bound[0].port
 
 
 @trio_test()

@@ -65,7 +65,13 @@ class Client:
     async def ask(self, kind: RequestType, *contents: str, topic: str | None = SHARD) -> FilterResponse:
         request = encode_request(FilterRequest("id", kind, topic, contents))
         body = await call(
-            self.host, "server", (SUBSCRIBE_PROTOCOL,), request, max_response=1000, deadline=5.0
+            self.host,
+            "server",
+            (SUBSCRIBE_PROTOCOL,),
+            request,
+            decode=bytes,
+            max_response=1000,
+            deadline=5.0,
         )
         return decode_response(body)
 
@@ -298,7 +304,15 @@ async def test_over_the_rate_limit_and_unreadable() -> None:
         await trio.sleep(1)
         assert (await ann.ask(RequestType.PING)).status == 404
         try:
-            await call(bob.host, "server", (SUBSCRIBE_PROTOCOL,), b"\xff\xff", max_response=99, deadline=5.0)
+            await call(
+                bob.host,
+                "server",
+                (SUBSCRIBE_PROTOCOL,),
+                b"\xff\xff",
+                decode=bytes,
+                max_response=99,
+                deadline=5.0,
+            )
         except NoAnswer:
             assert one.counter("undecodable") == 1
         else:
