@@ -99,7 +99,7 @@ class Gossip:
                 self._offer(topic.mesh[peer_id], topic.name, ids)
 
     def emit(self, topic: str, excluded: dict[str, Peer], now: float) -> None:
-        """Send IHAVE for recent ids to random peers of the topic outside `excluded` (its mesh or fanout)."""
+        """Send IHAVE for recent ids to random peers of the topic outside `excluded`, its mesh."""
         s, p = self._s, self._p
         ids = s.cache.gossip_ids(topic)
         if not ids:

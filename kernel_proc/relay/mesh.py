@@ -1,8 +1,8 @@
-"""Mesh membership (GossipSub v1.0 and v1.1): join and leave, GRAFT and PRUNE, heartbeat upkeep, fanout."""
+"""Mesh membership (GossipSub v1.0 and v1.1): join and leave, GRAFT and PRUNE, heartbeat upkeep."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from kernel_proc.relay.exchange import peers_to_offer
@@ -23,12 +23,7 @@ class Mesh:
     # -- our own subscriptions --------------------------------------------------------------------------
 
     def join(self, topic: Topic, now: float) -> None:
-        """Build the mesh of a newly subscribed topic, preferring its fanout peers (gossipsub-v1.0, JOIN)."""
-        fanout = self._s.fanout.pop(topic.name, {})
-        self._s.fanout_used.pop(topic.name, None)
-        for peer in list(fanout.values()):
-            if self._graftable(peer, topic, now) and len(topic.mesh) < self._p.d:
-                self._graft(peer, topic, now)
+        """Build the mesh of a newly subscribed topic (gossipsub-v1.0, JOIN)."""
         self._fill(topic, now, self._p.d - len(topic.mesh))
 
     def leave(self, topic: Topic, now: float) -> None:
@@ -177,36 +172,3 @@ class Mesh:
     def _prune(self, peer: Peer, topic: Topic, now: float, others: tuple[PeerInfo, ...] = ()) -> None:
         self._s.ungraft(peer, topic)
         self._s.send_prune(peer, topic.name, self._p.prune_backoff, now, others)
-
-    # -- fanout: publishing on topics we are not subscribed to, when flood publish is off ----------------
-
-    def fanout_for(self, topic: str, now: float) -> Iterable[Peer]:
-        """Return the peers to publish to. They are chosen on first use and kept for `fanout_ttl`."""
-        fanout = self._s.fanout.setdefault(topic, {})
-        self._s.fanout_used[topic] = now
-        self._fill_fanout(topic, fanout, now)
-        return fanout.values()
-
-    def maintain_fanout(self, now: float) -> None:
-        s = self._s
-        for topic in [t for t, used in s.fanout_used.items() if used + self._p.fanout_ttl <= now]:
-            del s.fanout[topic], s.fanout_used[topic]
-        for topic, fanout in s.fanout.items():
-            for peer in [peer for peer in fanout.values() if not self._publishable(peer, now)]:
-                del fanout[peer.peer_id]
-            self._fill_fanout(topic, fanout, now)
-
-    def _fill_fanout(self, topic: str, fanout: dict[str, Peer], now: float) -> None:
-        count = self._p.d - len(fanout)
-        if count <= 0:
-            return
-        candidates = [
-            peer
-            for peer in self._s.subscribers_of(topic)
-            if peer.peer_id not in fanout and self._publishable(peer, now)
-        ]
-        for peer in self._s.rng.sample(candidates, min(count, len(candidates))):
-            fanout[peer.peer_id] = peer
-
-    def _publishable(self, peer: Peer, now: float) -> bool:
-        return self._s.score(peer, now) >= self._s.score_params.publish_threshold

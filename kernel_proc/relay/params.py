@@ -28,7 +28,6 @@ class GossipParams:
     history_gossip: int = 3
     history_bytes: int = 32 * 1024 * 1024
     """Byte budget of the message cache; the oldest messages are evicted first."""
-    fanout_ttl: float = 60.0
     seen_ttl: float = 120.0
     seen_max: int = 200_000
     """Maximum ids per generation and topic (a 32-byte id takes about 100 B). A full generation is rotated
@@ -51,6 +50,7 @@ class GossipParams:
     """Maximum number of peers in one PRUNE (GossipSub v1.1; nim-libp2p uses twice D_high, the same
     number)."""
     flood_publish: bool = True
+    """Publish to all subscribers of a topic instead of to the mesh alone, if we are in one."""
     max_ihave_messages: int = 10
     """RPCs with IHAVE accepted from one peer per heartbeat."""
     max_ihave_length: int = 5000

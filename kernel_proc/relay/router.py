@@ -217,9 +217,6 @@ class Router:
             subscribers.pop(peer.peer_id, None)
             if not subscribers:
                 del s.subscribers[name]
-        fanout = s.fanout.get(name)
-        if fanout is not None:
-            fanout.pop(peer.peer_id, None)
         topic = s.topics.get(name)
         if topic is not None and peer.peer_id in topic.mesh:
             s.ungraft(peer, topic)
@@ -268,8 +265,8 @@ class Router:
     def publish(self, name: str, message_id: bytes, data: bytes, now: float, *, force: bool) -> PublishPlan:
         """Choose the recipients of our own message.
 
-        With flood publishing, every peer of the topic above the publish threshold (gossipsub-v1.1, Flood
-        Publishing); otherwise the mesh, or the fanout of a topic we are not subscribed to.
+        Every peer of the topic above the publish threshold (gossipsub-v1.1, Flood Publishing), which needs no
+        fanout; without flood publishing the mesh, on a topic that we are subscribed to.
         """
         s = self._s
         topic = s.topics.get(name)
@@ -284,13 +281,8 @@ class Router:
             return PublishPlan(known, (), duplicate=True)
         topic.seen.add(message_id, now)
         message = s.cache.put(topic.raw, name, message_id, data)
-        candidates: Iterable[Peer]
-        if s.params.flood_publish:
-            candidates = s.subscribers_of(name)
-        elif topic.subscribed:
-            candidates = topic.mesh.values()
-        else:
-            candidates = self._mesh.fanout_for(name, now)
+        meshed = topic.subscribed and not s.params.flood_publish
+        candidates = topic.mesh.values() if meshed else s.subscribers_of(name)
         threshold, at_least = s.score_params.publish_threshold, s.scores.at_least
         targets = [peer.peer_id for peer in candidates if at_least(peer.score, threshold, now)]
         return _new_tuple(PublishPlan, (message, targets, duplicate))
@@ -316,9 +308,6 @@ class Router:
                 self._gossip.emit_beside_mesh(topic, now)
             elif not len(topic.seen):
                 del s.topics[topic.name]
-        self._mesh.maintain_fanout(now)
-        for name, fanout in s.fanout.items():
-            self._gossip.emit(name, fanout, now)
         s.cache.shift()
         s.backoffs.expire(now, s.params.backoff_slack)
         s.link_loss_backoffs.expire(now)

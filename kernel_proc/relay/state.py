@@ -109,8 +109,6 @@ class RouterState:
         """Subscribed topics only, by their UTF-8 name as it appears in messages."""
         self.subscribers: dict[str, dict[str, Peer]] = {}
         """Peers by topic, including topics we are not subscribed to."""
-        self.fanout: dict[str, dict[str, Peer]] = {}
-        self.fanout_used: dict[str, float] = {}
         self.scores = ScoreBook(score)
         self.backoffs: BackoffTable[tuple[str, str]] = BackoffTable(gossip.max_backoffs)
         """By (topic, peer), set by a PRUNE in either direction; binding for both sides."""

@@ -314,32 +314,6 @@ def test_without_flood_publish_the_mesh_gets_it() -> None:
     assert set(core.publish(b"m").targets) == core.mesh()
 
 
-def test_fanout_is_kept_for_its_time_and_becomes_the_mesh() -> None:
-    core = Core(flood_publish=False)
-    core.peers(20, T)
-    first = core.publish(b"1").targets
-    assert len(first) == 6
-    core.beat(30)
-    assert set(core.publish(b"2").targets) == set(first)
-    core.router.remove_peer(first[0], core.now)
-    core.beat()
-    again = core.publish(b"3").targets
-    assert len(again) == 6
-    assert set(first[1:]) <= set(again)
-    core.router.subscribe(T, core.now)
-    assert core.mesh() == set(again)
-
-
-def test_fanout_ends_after_its_time_without_use() -> None:
-    core = Core(flood_publish=False)
-    core.peers(20, T)
-    core.publish(b"1")
-    core.sent()
-    core.beat(61)
-    # Peers of a live fan-out get gossip only outside it; without one there is none at all.
-    assert core.router._s.fanout == {}
-
-
 def test_colocated_peers_are_not_punished_on_an_exempt_address() -> None:
     core = Core(score=ScoreParams(colocation_exempt=frozenset({"127.0.0.1"})))
     for n in range(20):
