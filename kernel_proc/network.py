@@ -24,7 +24,7 @@ from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.tls import ServerCertificate
-from kernel_proc.peering import Peering
+from kernel_proc.peering.service import Peering
 from kernel_proc.peering.settings import services_wanted
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer

@@ -41,7 +41,7 @@ from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.tls import ServerCertificate
-from kernel_proc.peering import PeeringError
+from kernel_proc.peering.settings import PeeringError
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services

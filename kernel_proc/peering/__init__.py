@@ -5,8 +5,3 @@
 
 `pace` is how often the sources work, `exchange` asks peers for peers, and `service` ties everything together.
 """
-
-from kernel_proc.peering.service import Peering
-from kernel_proc.peering.settings import PeeringError
-
-__all__ = ["Peering", "PeeringError"]

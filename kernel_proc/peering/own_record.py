@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ipc_schema.config.kernel import KernelConfig
-from kernel_proc.discovery.discv5 import UdpEndpoint
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS

@@ -13,15 +13,17 @@ import trio
 from ipc_schema.config.addresses import can_dial
 from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
-from kernel_proc.discovery.discv5 import Discv5Service, NodeCallbacks, UdpEndpoint, waku_filter
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
+from kernel_proc.discovery.discv5.engine import NodeCallbacks
+from kernel_proc.discovery.discv5.service import Discv5Service
+from kernel_proc.discovery.discv5.wanted import waku_filter
 from kernel_proc.discovery.dns_lists import DnsLists
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.nat import PortMapper
 from kernel_proc.nat.ports import mappable
-from kernel_proc.nat.service import finders
+from kernel_proc.nat.service import PortMapper, finders
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from ipc_schema.hello import NetworkInfo
-from kernel_proc.discovery.discv5 import Discv5Service
 from kernel_proc.discovery.discv5.endpoint import may_relay
+from kernel_proc.discovery.discv5.service import Discv5Service
 from kernel_proc.discovery.dns_tree import TreeUrl
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import MAX_SHARDS

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import trio
 
-from kernel_proc.discovery.discv5 import Discv5Service, NodeContact, Params, UdpEndpoint
 from kernel_proc.discovery.discv5.channel import Channel
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.messages import Ping, encode
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.discv5.service import Discv5Service
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr

@@ -6,14 +6,9 @@ import coincurve
 import pytest
 
 from ipc_schema.message import WakuMessage, encode_message
-from kernel_proc.relay import (
-    GossipParams,
-    RelayMessageInvalid,
-    RelayMessageTooLarge,
-    RelayParams,
-    SignedShard,
-)
-from kernel_proc.relay.validation import protected_shard_hash
+from kernel_proc.relay.messages import RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.params import GossipParams, RelayParams
+from kernel_proc.relay.validation import SignedShard, protected_shard_hash
 from tests.support.aio import trio_test
 from tests.support.relay import TOPIC, connect, relay_node, waku
 

@@ -13,7 +13,9 @@ from typing import Final
 
 import trio
 
-from kernel_proc.discovery.discv5 import Discv5Service, NodeContact, Params
+from kernel_proc.discovery.discv5.endpoint import NodeContact
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.discv5.service import Discv5Service
 from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity

@@ -12,21 +12,3 @@ A sans-I/O core under a thin shell, from the wire up:
 
 The protocol id is configurable (`Params.protocol_id`): `d5waku`, or `discv5` in Ethereum's network.
 """
-
-from kernel_proc.discovery.discv5.dialogue import TooManyRequestsError
-from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
-from kernel_proc.discovery.discv5.engine import NodeCallbacks
-from kernel_proc.discovery.discv5.params import Params
-from kernel_proc.discovery.discv5.service import Discv5Error, Discv5Service
-from kernel_proc.discovery.discv5.wanted import waku_filter
-
-__all__ = [
-    "Discv5Error",
-    "Discv5Service",
-    "NodeCallbacks",
-    "NodeContact",
-    "Params",
-    "TooManyRequestsError",
-    "UdpEndpoint",
-    "waku_filter",
-]

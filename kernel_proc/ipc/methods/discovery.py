@@ -36,7 +36,8 @@ from ipc_schema.kernel.discovery import (
     ListRequest,
 )
 from ipc_schema.server import Answer, Call, Route
-from kernel_proc.discovery.discv5 import Discv5Error, TooManyRequestsError
+from kernel_proc.discovery.discv5.dialogue import TooManyRequestsError
+from kernel_proc.discovery.discv5.service import Discv5Error
 from kernel_proc.discovery.dns_client import TreeClient, TreeLimits
 from kernel_proc.discovery.dns_resolver import DnsFailure, DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
@@ -44,7 +45,7 @@ from kernel_proc.discovery.enr import Enr, EnrError, record_text
 from kernel_proc.discovery.enr_values import Capability
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
-from kernel_proc.peering import Peering
+from kernel_proc.peering.service import Peering
 from kernel_proc.peers.known import KnownPeer, PeerOrigin
 
 

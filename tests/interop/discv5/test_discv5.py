@@ -13,7 +13,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from kernel_proc.discovery.discv5 import Discv5Service, NodeCallbacks, Params
+from kernel_proc.discovery.discv5.engine import NodeCallbacks
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.discv5.service import Discv5Service
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from ipc_schema.hello import NetworkInfo
-from kernel_proc.discovery.discv5 import Discv5Service
+from kernel_proc.discovery.discv5.service import Discv5Service
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_shards

@@ -13,15 +13,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from kernel_proc.discovery.discv5 import (
-    Discv5Error,
-    Discv5Service,
-    NodeCallbacks,
-    Params,
-    TooManyRequestsError,
-    UdpEndpoint,
-    waku_filter,
-)
+from kernel_proc.discovery.discv5.dialogue import TooManyRequestsError
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
+from kernel_proc.discovery.discv5.engine import NodeCallbacks
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.discv5.service import Discv5Error, Discv5Service
+from kernel_proc.discovery.discv5.wanted import waku_filter
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import Capability

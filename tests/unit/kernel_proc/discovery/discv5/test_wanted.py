@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_proc.discovery.discv5 import waku_filter
+from kernel_proc.discovery.discv5.wanted import waku_filter
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_values import RelayShards, encode_shards
 from tests.unit.kernel_proc.discovery.discv5.simulation import identity
