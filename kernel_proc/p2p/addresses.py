@@ -10,6 +10,7 @@ import socket
 from dataclasses import dataclass, replace
 
 from ipc_schema.config.addresses import DialAddress, parse_multiaddr
+from kernel_proc.ip_group import parse_ip
 from kernel_proc.p2p._libp2p import ID, Multiaddr
 from kernel_proc.p2p.api import BadAddress
 
@@ -57,9 +58,7 @@ def parse(address: str) -> Endpoint:
 
 def from_sockaddr(sockaddr: tuple[object, ...], transport: str) -> Endpoint:
     """Return the endpoint of a socket address; IPv4-mapped IPv6 becomes IPv4."""
-    ip = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = parse_ip(str(sockaddr[0]))
     return Endpoint(f"ip{ip.version}", str(ip), int(str(sockaddr[1])), transport)
 
 

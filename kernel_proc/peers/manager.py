@@ -7,7 +7,6 @@ connection shows: that the machine was suspended, or that we are offline and no 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import time
@@ -17,6 +16,7 @@ from typing import Final
 
 import trio
 
+from kernel_proc.ip_group import ip_of
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import (
     Direction,
@@ -171,14 +171,9 @@ class PeerManager:
         Loopback is refused unless we listen on loopback only: other peers must not direct us to services on
         this machine.
         """
-        parts = address.split("/", 3)
-        if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
-            try:
-                ip = ipaddress.ip_address(parts[2])
-            except ValueError:
-                return False
-            if ip.is_unspecified or ip.is_multicast or (ip.is_loopback and not self._settings.loopback):
-                return False
+        ip, loopback = ip_of(address), self._settings.loopback
+        if ip and (ip.is_unspecified or ip.is_multicast or (ip.is_loopback and not loopback)):
+            return False
         return self._settings.usable(address)
 
     def wake(self) -> None:

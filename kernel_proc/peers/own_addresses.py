@@ -11,6 +11,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from kernel_proc.ip_group import ip_of
+
 QUORUM: Final = 3
 """Observers, each in a different address group, that must see the same address; it also needs more than
 half of all."""
@@ -18,19 +20,9 @@ OBSERVERS: Final = 64
 """Maximum observers whose last observation is remembered."""
 
 
-def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    parts = address.split("/", 3)
-    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
-        return None
-    try:
-        return ipaddress.ip_address(parts[2])
-    except ValueError:
-        return None
-
-
 def is_public(address: str) -> bool:
     """Return whether a multiaddr may be reachable from anywhere; names count as public."""
-    ip = _ip(address)
+    ip = ip_of(address)
     return ip is None or ip.is_global
 
 
@@ -79,7 +71,7 @@ class OwnAddresses:
     def observe(self, observer: str, address: str) -> bool:
         """Record at which multiaddr a peer in group `observer` sees us. Return whether our announcement
         changed."""
-        ip = _ip(address)
+        ip = ip_of(address)
         if "/p2p-circuit" in address:
             return False  # the relay's
         if not self._observing or ip is None or not ip.is_global:
@@ -154,5 +146,5 @@ class OwnAddresses:
 
 
 def _is_loopback(address: str) -> bool:
-    ip = _ip(address)
+    ip = ip_of(address)
     return ip is not None and ip.is_loopback

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kernel_proc.discovery.enr import Enr
+from kernel_proc.ip_group import parse_ip
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_parse: Final = lru_cache(maxsize=4096)(parse_ip)
 
 
 class UdpEndpoint(NamedTuple):
@@ -38,14 +39,6 @@ class NodeContact(NamedTuple):
 
     node_id: bytes
     endpoint: UdpEndpoint
-
-
-@lru_cache(maxsize=4096)
-def _parse(host: str) -> IpAddress:
-    ip = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    return ip
 
 
 @lru_cache(maxsize=4096)
