@@ -122,7 +122,7 @@ class Network:
             certificate=certificate,
             agent=config.agent_string or f"{AGENT_PREFIX}{version()}",
         )
-        self._tell_peer = peer_changed
+        self._notify_peer = peer_changed
         self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
         self._protected = [
@@ -184,7 +184,7 @@ class Network:
         )
 
     def _peer_changed(self, change: PeerChange, record: PeerRecord) -> None:
-        self._tell_peer(change, record)
+        self._notify_peer(change, record)
         self._health_changed()
 
     def _on_message(self, message: RelayMessage) -> None:

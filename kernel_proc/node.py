@@ -139,7 +139,7 @@ class Node:
         """Start, serve until stopped, and end. Return the exit code.
 
         With `signals`, the process's stop signals stop it; `stopping` is called when the shutdown begins. The
-        service manager is told when the node is ready, alive and stopping.
+        service manager is notified when the node is ready, alive and stopping.
         Raise `StartError`.
         """
         self._started = trio.current_time()

@@ -151,7 +151,7 @@ class Services:
             is_leased=shards.is_leased,
             changed=shards.filter_changed,
         )
-        shards.attach_filter(self.filter_client)
+        shards.filter_client = self.filter_client
         self._filter_routes = filter_routes(
             self.filter_client, shards, config.network.cluster, config.network.shard_count
         )

@@ -87,7 +87,8 @@ class Shards:
         self._clock = clock
         self._changed = changed
         self._relay: RelayService | None = None
-        self._filter: FilterClient | None = None
+        self.filter_client: FilterClient | None = None
+        """A further source of messages; set before `start`."""
         self._recent: SeenCache | None = None
         self._started = False
         self._joined: dict[str, _Joined] = {}
@@ -97,14 +98,10 @@ class Shards:
         self._from_filter = registry.counter("node_messages", type="filter")
         registry.add_source(self._samples)
 
-    def attach_filter(self, client: FilterClient) -> None:
-        """Enable messages through filter. Call before `start`."""
-        self._filter = client
-
     def start(self, relay: RelayService | None) -> None:
         """Set the relay (None: it is off) and join the configured shards."""
         self._relay = relay
-        self._started = relay is not None or self._filter is not None
+        self._started = relay is not None or self.filter_client is not None
         for shard in sorted(self._static):
             self._join(shard)
 
@@ -144,8 +141,8 @@ class Shards:
         for shard in released:
             self._leases.release(consumer, shard)
             self._leave_unless_held(shard)
-        if released and self._filter is not None:
-            self._filter.leases_ended()
+        if released and self.filter_client is not None:
+            self.filter_client.leases_ended()
         return released
 
     def holds_lease(self, consumer: str) -> bool:
@@ -161,8 +158,8 @@ class Shards:
         for shard in self._leases.expire(self._clock()):
             log.info("lease expired", extra=fields(shard=shard))
             self._leave_unless_held(shard)
-        if self._filter is not None and len(self._leases) != before:
-            self._filter.leases_ended()
+        if self.filter_client is not None and len(self._leases) != before:
+            self.filter_client.leases_ended()
         self._expire_recent()
 
     async def run(self) -> None:
@@ -257,12 +254,12 @@ class Shards:
         if recent is None:
             return
         recent.expire(self._clock())
-        if not recent and not (self._filter is not None and self._filter.interests):
+        if not recent and not (self.filter_client is not None and self.filter_client.interests):
             self._recent = None
 
     def relay_changed(self, topics: Iterable[str]) -> None:
         """Update coverage after changes in the mesh or the subscribers of these topics."""
-        relay, client = self._relay, self._filter
+        relay, client = self._relay, self.filter_client
         for topic in topics:
             joined = self._joined.get(topic)
             if joined is not None:
@@ -276,7 +273,7 @@ class Shards:
 
     def filter_changed(self, topics: Iterable[str]) -> None:
         """Update coverage after changes in the peers that push these topics."""
-        if self._recent is None and self._filter is not None and self._filter.interests:
+        if self._recent is None and self.filter_client is not None and self.filter_client.interests:
             self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
         self.relay_changed(topics)
         self._changed()
@@ -303,7 +300,7 @@ class Shards:
             len(relay.mesh_peers(topic)) if relay else 0,
             len(relay.topic_peers(topic)) if relay else 0,
             subscribed=topic in self._joined,
-            pushing=self._filter.interests.strength(topic) if self._filter is not None else 0,
+            pushing=self.filter_client.interests.strength(topic) if self.filter_client is not None else 0,
         )
 
     def _samples(self) -> Iterable[Sample]:

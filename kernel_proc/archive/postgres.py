@@ -190,13 +190,13 @@ class PostgresEngine(PostgresUpkeep):
         if now - self._cuts[0] >= CUTS_SECONDS:
             try:
                 cuts = [one.low for one in partitions(connection) if one.low is not None]
-            except DatabaseFailed:  # a partition that is not ours: upkeep tells, pages need no bounds
+            except DatabaseFailed:  # a partition that is not ours: upkeep reports it, pages need no bounds
                 cuts = []
             self._cuts = now, cuts
         return self._cuts[1]
 
     def read_keys(self, query: KeyQuery, timeout: float) -> list[Key]:
-        """Return keys, from the primary: a replica may lack what other stores are told to be here."""
+        """Return keys, from the primary: a replica may lack what we have announced to other stores."""
         return self._read(partial(read_keys, query=query), timeout, replica=False)
 
     def spans(self) -> list[TopicSpan]:

@@ -5,7 +5,7 @@ Rows are unique by their hash, so writing them again does no harm.
 
 Above about 200 messages of 1 KiB a second the limit in bytes is the shorter one: at 5,000 a second, two
 seconds are kept. They must cover what an asynchronous replica is behind, not how long a fail-over takes:
-while no primary answers, nothing is committed. `is_short` tells that what was lost may reach further back.
+while no primary answers, nothing is committed. `is_short` means that what was lost may reach further back.
 """
 
 from __future__ import annotations

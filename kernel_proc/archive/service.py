@@ -110,7 +110,7 @@ class MessageArchive:
             self.counters,
             registry.histogram("archive_insert_duration_seconds", _DURATIONS),
             grown=self._upkeep.grown,
-            stored=self._tell_stored,
+            stored=self._notify_stored,
             changed=changed,
             spill=self._spill,
         )
@@ -236,11 +236,11 @@ class MessageArchive:
         """Call `stored` after each commit."""
         self._listeners.append(stored)
 
-    def _tell_stored(self, rows: Sequence[ArchivedRow]) -> None:
+    def _notify_stored(self, rows: Sequence[ArchivedRow]) -> None:
         if self._listeners:
-            told = [(row.pubsub_topic, row.timestamp, row.message_hash) for row in rows]
+            keys = [(row.pubsub_topic, row.timestamp, row.message_hash) for row in rows]
             for listener in self._listeners:
-                listener(told)
+                listener(keys)
 
     def hold_writes(self, until: trio.Event) -> None:
         """Write nothing before `until`: what the archive had at start can then be read without a race."""
@@ -300,7 +300,7 @@ class MessageArchive:
         while True:
             try:
                 self._replica_lag = await in_thread(self._engine.replica_lag, limiter)
-            except DatabaseFailed:  # told when a page is to be read from it
+            except DatabaseFailed:  # logged when a page is to be read from it
                 self._replica_lag = None
             await trio.sleep(LAG_SECONDS)
 

@@ -112,7 +112,7 @@ class PortMapper:
                 refused = error
                 continue
             self._mapped[port] = external, trio.current_time() + lifetime
-        self._tell(ip)
+        self._report(ip)
         if refused is not None:
             raise refused
 
@@ -139,9 +139,9 @@ class PortMapper:
         if problem != self._problem:
             log.info("the router maps no ports, or not all", extra=fields(error=problem))
         self._problem = problem
-        self._tell(self._ip)
+        self._report(self._ip)
 
-    def _tell(self, ip: str | None) -> None:
+    def _report(self, ip: str | None) -> None:
         now = trio.current_time()
         self._mapped = {port: one for port, one in self._mapped.items() if one[1] > now}
         ports = {port: external for port, (external, _) in self._mapped.items()}

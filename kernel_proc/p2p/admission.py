@@ -28,14 +28,10 @@ class Admission:
         self._per_ip: Counter[str] = Counter()
         self._dialling: Counter[str] = Counter()
         self._inbound_total = 0
-        self._half_open_total = 0
+        self.half_open = 0
+        """Number of inbound connections in their handshake."""
         self._outbound_total = 0
         self._per_peer: Counter[str] = Counter()
-
-    @property
-    def half_open(self) -> int:
-        """Number of inbound connections in their handshake."""
-        return self._half_open_total
 
     @property
     def established(self) -> int:
@@ -45,7 +41,7 @@ class Admission:
     def admit(self, ip: str) -> str | None:
         """Reserve a half-open slot for an inbound connection, or return why not."""
         limits, group = self._limits, ip_group(ip)
-        if self._half_open_total >= limits.max_half_open:
+        if self.half_open >= limits.max_half_open:
             return "refused_half_open"
         if limits.max_half_open_per_ip and self._half_open[group] >= limits.max_half_open_per_ip:
             return "refused_half_open_ip"
@@ -55,13 +51,13 @@ class Admission:
         if self._inbound_total >= limits.max_inbound or self.established >= limits.max_connections:
             return "refused_total"
         self._half_open[group] += 1
-        self._half_open_total += 1
+        self.half_open += 1
         return None
 
     def settle(self, ip: str) -> None:
         """Return the half-open slot: the handshake succeeded or failed."""
         self._decrement(self._half_open, ip_group(ip))
-        self._half_open_total -= 1
+        self.half_open -= 1
 
     def establish(self, peer_id: str, ip: str, *, inbound: bool) -> str | None:
         """Reserve a slot for a connection past its handshake, or return why not."""

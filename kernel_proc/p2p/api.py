@@ -155,8 +155,6 @@ class Host(Protocol):
     def listen_addresses(self) -> Sequence[str]:
         """Return the bound multiaddrs with actual ports and /p2p/<peer id>."""
 
-    @property
-    def agent(self) -> str: ...
     def add_listener(self, events: HostEvents) -> None: ...
     def set_stream_handler(self, protocol: str, handler: StreamHandler, *, max_per_peer: int = 8) -> None:
         """Advertise `protocol` in identify and serve it.

@@ -71,8 +71,7 @@ class Libp2pHost:
     ) -> None:
         limits = limits or HostLimits()
         count = self._counters = Counters()
-        self._key = key
-        self._agent = agent
+        self.peer_id: PeerIdText = key.peer_id
         self._listen = [addresses.parse(address) for address in listen]
         self._bound: list[Endpoint] = []
         self._running = False
@@ -102,14 +101,6 @@ class Libp2pHost:
         self.set_stream_handler(ping.PROTOCOL, ping.serve, max_per_peer=4)
 
     # -- queries --------------------------------------------------------
-
-    @property
-    def peer_id(self) -> PeerIdText:
-        return self._key.peer_id
-
-    @property
-    def agent(self) -> str:
-        return self._agent
 
     @property
     def listen_addresses(self) -> Sequence[str]:

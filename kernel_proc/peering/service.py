@@ -11,7 +11,6 @@ from typing import Final
 import trio
 
 from ipc_schema.config.addresses import can_dial
-from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
 from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 from kernel_proc.discovery.discv5.engine import NodeCallbacks
@@ -79,6 +78,8 @@ class Peering:
         """Raise PeeringError, or OSError (the data directory)."""
         discovery, network = config.discovery, config.network
         self._config = discovery
+        self.name_servers = discovery.name_servers
+        """Empty: those of the system."""
         self._host = host
         self._needs = needs
         check_announced(discovery.external_addresses)
@@ -273,11 +274,6 @@ class Peering:
             "relays": list(self.circuits.relays),
             "mapping": self.port_mapper.describe(),
         }
-
-    @property
-    def name_servers(self) -> Sequence[NameServer]:
-        """The configured name servers; empty: those of the system."""
-        return self._config.name_servers
 
     @property
     def asks_for_peers(self) -> bool:

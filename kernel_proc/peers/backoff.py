@@ -27,12 +27,8 @@ class DialBackoff:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._failures = 0
-
-    @property
-    def failures(self) -> int:
+        self.failures = 0
         """Number of consecutive failed dials and short-lived connections."""
-        return self._failures
 
     def failed(self) -> float:
         """Record a failed dial. Return the delay in seconds before the next one."""
@@ -42,9 +38,9 @@ class DialBackoff:
         """Record the end of a connection that lasted `lasted` seconds. Return the delay before the next
         dial."""
         if lasted >= STABLE_AFTER:
-            self._failures = 0
+            self.failures = 0
         return self._next(HIGHEST_REFUSED)
 
     def _next(self, highest: float) -> float:
-        self._failures += 1
-        return retry_delay(self._failures, FIRST, 2.0, highest) * self._rng.uniform(0.8, 1.2)
+        self.failures += 1
+        return retry_delay(self.failures, FIRST, 2.0, highest) * self._rng.uniform(0.8, 1.2)

@@ -88,7 +88,7 @@ def encode_stop_connect(peer_id: PeerIdText) -> bytes:
 
 
 def decode_stop_connect(body: bytes) -> PeerIdText:
-    """Return from whom a circuit comes. Raise ProtobufError."""
+    """Return the peer that a circuit comes from. Raise ProtobufError."""
     message = ProtobufFields(body)
     peer_id = peer_ids.from_bytes(ProtobufFields(message.blob(2) or b"").blob(1) or b"")
     if message.number(1) != _STOP_CONNECT or peer_id is None:

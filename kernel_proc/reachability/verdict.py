@@ -1,4 +1,4 @@
-"""From the answers of several peers to what holds for this node. Pure."""
+"""Combine the answers of several peers into a verdict on our reachability. Pure."""
 
 from __future__ import annotations
 

@@ -111,6 +111,8 @@ class Dialogue:
         self._random = random
         self._versions = versions
         self._channel = Channel(local.identity, lambda: local.record, self, params, random)
+        self.outbox = self._channel.outbox
+        """Datagrams to be sent."""
         self._pending: dict[bytes, _Pending] = {}
         self._deadlines: list[tuple[float, bytes]] = []
         self._per_node: dict[bytes, int] = {}
@@ -127,11 +129,6 @@ class Dialogue:
             "records_invalid": 0,
             "records_unfitting": 0,
         }
-
-    @property
-    def outbox(self) -> list[tuple[UdpEndpoint, bytes]]:
-        """Datagrams to be sent."""
-        return self._channel.outbox
 
     def counters(self) -> dict[str, int]:
         """Return monotonic counters by name."""

@@ -72,6 +72,8 @@ class Engine:
         self._versions = versions
         self._callbacks = callbacks
         self._dialogue = Dialogue(local, self, params, random, versions, now)
+        self.outbox = self._dialogue.outbox
+        """Datagrams to be sent. The owner drains it."""
         self.table = Table(local.node_id, params)
         self._votes = Votes(params)
         self._observed: dict[int, UdpEndpoint] = {}
@@ -91,11 +93,6 @@ class Engine:
         self._counters = {"walks": 0, "found": 0, "banned": 0}
 
     # -- interface of the owner --------------------------------
-
-    @property
-    def outbox(self) -> list[tuple[UdpEndpoint, bytes]]:
-        """Datagrams to be sent. The owner drains it."""
-        return self._dialogue.outbox
 
     def counters(self) -> dict[str, int]:
         """Return monotonic counters by name."""

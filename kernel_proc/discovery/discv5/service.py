@@ -64,7 +64,8 @@ class Discv5Service:
         versions = [UdpEndpoint.of(host, port).version for host, port in listen]
         if not listen or len(set(versions)) != len(versions):
             raise ValueError("discv5 needs one or two listen addresses, at most one per IP version")
-        self._local = local
+        self.local = local
+        """Our own record."""
         self._listen = tuple(UdpEndpoint.of(host, port) for host, port in listen)
         self._bootstrap = tuple(bootstrap)
         only_loopback = all(is_loopback(endpoint.host) for endpoint in self._listen)
@@ -79,7 +80,8 @@ class Discv5Service:
         self._walk_pause = self._params.walk_pause
         self._engine: Engine | None = None
         self._sockets: dict[int, socket.socket] = {}
-        self._bound: tuple[UdpEndpoint, ...] = ()
+        self.bound: tuple[UdpEndpoint, ...] = ()
+        """The bound endpoints; empty while not running."""
         self._wake = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._waiting: set[trio.Event] = set()
@@ -99,16 +101,6 @@ class Discv5Service:
     def running(self) -> bool:
         """Whether the service is bound and working."""
         return self._engine is not None
-
-    @property
-    def bound(self) -> tuple[UdpEndpoint, ...]:
-        """The bound endpoints; empty while not running."""
-        return self._bound
-
-    @property
-    def local(self) -> LocalEnr:
-        """Our own record."""
-        return self._local
 
     def observed(self, version: int = 4) -> UdpEndpoint | None:
         """Return our endpoint as seen by the majority of other nodes."""
@@ -172,7 +164,7 @@ class Discv5Service:
             try:
                 self._bind()
                 engine = self._start()
-                task_status.started(self._bound)
+                task_status.started(self.bound)
                 async with trio.open_nursery() as nursery:
                     for sock in self._sockets.values():
                         nursery.start_soon(self._read, engine, sock)
@@ -194,14 +186,14 @@ class Discv5Service:
             sock = _udp_socket(family, endpoint, shared)
             self._sockets[endpoint.version] = sock
             bound.append(UdpEndpoint.of(*sock.getsockname()[:2]))
-        self._bound = tuple(bound)
+        self.bound = tuple(bound)
 
     def _start(self) -> Engine:
-        ports = {endpoint.version: endpoint.port for endpoint in self._bound}
-        self._local.set_udp(udp4=ports.get(4), udp6=ports.get(6))
+        ports = {endpoint.version: endpoint.port for endpoint in self.bound}
+        self.local.set_udp(udp4=ports.get(4), udp6=ports.get(6))
         now = trio.current_time()
         engine = Engine(
-            self._local,
+            self.local,
             self._params,
             self._random,
             now=now,
@@ -211,7 +203,7 @@ class Discv5Service:
         engine.set_bootstrap(self._reachable(self._bootstrap), now)
         engine.set_walk_pause(self._walk_pause, now)
         self._engine = engine
-        where = ", ".join(f"{endpoint.host}:{endpoint.port}" for endpoint in self._bound)
+        where = ", ".join(f"{endpoint.host}:{endpoint.port}" for endpoint in self.bound)
         log.info("discv5 listening on %s", where, extra=fields(bootstrap=len(self._bootstrap)))
         return engine
 
@@ -231,10 +223,10 @@ class Discv5Service:
 
     def _reachable(self, records: Iterable[Enr]) -> list[Enr]:
         """Return the boot nodes that we can send to, and warn about the others."""
-        versions = frozenset(endpoint.version for endpoint in self._bound)
+        versions = frozenset(endpoint.version for endpoint in self.bound)
         chosen = []
         for record in records:
-            if record.node_id == self._local.node_id:
+            if record.node_id == self.local.node_id:
                 continue
             if contact_of(record, versions) is None:
                 log.warning("boot node %s has no UDP address reachable from here", record.text)
@@ -247,7 +239,7 @@ class Discv5Service:
             trio.lowlevel.notify_closing(sock.fileno())
             sock.close()
         self._sockets.clear()
-        self._bound = ()
+        self.bound = ()
         self._before = {name: value for name, value in self.counters().items() if name not in self._counters}
         self._engine = None
         self._scope = None

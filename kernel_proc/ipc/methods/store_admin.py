@@ -83,7 +83,7 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
             except ArchiveUnavailable:
                 if archive.state is not ArchiveState.STALLED:
                     raise
-                spans = []  # the reason, and what waits, can still be told
+                spans = []  # the reason, and what waits, can still be reported
         return _status(store, archive, spans).to_body(), ()
 
     async def sync(call: Call) -> Answer:

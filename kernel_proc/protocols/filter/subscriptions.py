@@ -50,7 +50,8 @@ class Subscriptions:
         self._limits = limits
         self._peers: dict[str, _Subscriber] = {}
         self._by_criterion: dict[_Criterion, dict[str, None]] = {}
-        self._criteria = 0
+        self.criteria = 0
+        """Number of criteria of all subscribers."""
 
     # --- queries ---
 
@@ -59,11 +60,6 @@ class Subscriptions:
 
     def __contains__(self, peer_id: object) -> bool:
         return peer_id in self._peers
-
-    @property
-    def criteria(self) -> int:
-        """Number of criteria of all subscribers."""
-        return self._criteria
 
     def peers(self) -> list[str]:
         return list(self._peers)
@@ -124,7 +120,7 @@ class Subscriptions:
             self._by_criterion.setdefault(item, {})[peer_id] = None
         subscriber.text = text
         subscriber.seen = now
-        self._criteria += len(new)
+        self.criteria += len(new)
         return _ok(request)
 
     def _unsubscribe(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
@@ -162,7 +158,7 @@ class Subscriptions:
         return [peer_id for peer_id, subscriber in self._peers.items() if subscriber.seen < oldest]
 
     def _unlist(self, peer_id: str, item: _Criterion) -> None:
-        self._criteria -= 1
+        self.criteria -= 1
         listed = self._by_criterion[item]
         del listed[peer_id]
         if not listed:

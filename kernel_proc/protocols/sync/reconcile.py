@@ -247,7 +247,7 @@ class Reconciliation:
         lacking = {key for key in there - here if low <= key <= high_now}
         totals.wanted |= lacking
         totals.lacking += len(lacking)
-        # nwaku lists its own in any case. Lacking nothing, we need not: they can tell what we send.
+        # nwaku lists its own in any case. Lacking nothing, we need not: they can work out what we send.
         if theirs.reconciled or not lacking:
             self._skip(low, high)
         else:

@@ -15,7 +15,6 @@ from kernel_proc.protocols.sync.invitations import Grant
 from kernel_proc.protocols.sync.keys import KEY_SIZE
 from kernel_proc.protocols.sync.reconcile import (
     Reconciliation,
-    SyncTotals,
     TopicFilter,
     common_topics,
 )
@@ -56,7 +55,9 @@ class SyncSession:
         self._own = own
         self._window = stock.window()
         self._core = Reconciliation(self._window, own, invite=grant.invite)
-        self._core.totals.wanted = grant.wanted
+        self.totals = self._core.totals
+        """What was found so far."""
+        self.totals.wanted = grant.wanted
         self._frames = self._bytes = 0
         self._counters = {
             direction: registry.counter(
@@ -64,11 +65,6 @@ class SyncSession:
             )
             for direction in ("receive", "sent")
         }
-
-    @property
-    def totals(self) -> SyncTotals:
-        """What was found so far."""
-        return self._core.totals
 
     async def run(self, *, opens: bool) -> None:
         """Run to the end. Raise `SessionFailed`, `SyncCodecError`, `StreamFrameError`, `P2pError`,

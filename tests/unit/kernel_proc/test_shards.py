@@ -89,7 +89,7 @@ class House:
         )
         self.filter = Filter()
         if with_filter:
-            self.shards.attach_filter(cast("FilterClient", self.filter))
+            self.shards.filter_client = cast("FilterClient", self.filter)
         if relay or with_filter:
             self.shards.start(cast("RelayService", self.relay) if relay else None)
 

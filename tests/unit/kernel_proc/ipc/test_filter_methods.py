@@ -51,7 +51,7 @@ class House:
             changed=self.shards.filter_changed,
         )
         self.client.mount()
-        self.shards.attach_filter(self.client)
+        self.shards.filter_client = self.client
         self.shards.start(None)
         self.routes: Mapping[str, Route] = filter_routes(self.client, self.shards, 1, 1)
         service = FilterService(network.host("p"), Registry(""))
