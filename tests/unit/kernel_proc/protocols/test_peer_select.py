@@ -210,7 +210,7 @@ async def test_a_request_is_rate_limited_if_its_turn_comes_too_late_to_be_answer
         for _ in range(2):  # the one that the peer refused, and the next, which was not sent yet
             with pytest.raises(AllFailed) as failed:
                 await ask(0.4)
-            assert failed.value.statuses == [429]
+            assert [one.error.outcome for one in failed.value.attempts] == [{"status": 429}]
         assert len(times) == 1
         assert await ask(2) == ("a", "answer")
 
