@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from kernel_proc.discovery.enr import MAX_RECORD, Enr, EnrError, EnrSizeError, record_size, sign_record
+from kernel_proc.discovery.enr import MAX_RECORD, Enr, EnrError, record_size, sign_record
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_multiaddrs, encode_shards
 from logos_process.files import replace_file
@@ -31,8 +31,7 @@ class LocalEnr:
     previous record. After that, each effective change creates a new record and notifies the listeners;
     `batch` combines several changes.
 
-    A change that would exceed 300 bytes raises EnrSizeError and the old record stays, but `multiaddrs` are
-    dropped first, starting from the last.
+    `multiaddrs` that do not fit into 300 bytes are dropped, starting from the last. The rest always fits.
     """
 
     def __init__(self, identity: Identity, path: Path | None = None, *, now_ms: int) -> None:
@@ -96,16 +95,6 @@ class LocalEnr:
         key, value = encode_shards(chosen)
         self._change({b"rs": None, b"rsv": None} | ({key: value} if chosen.shards else {}))
 
-    def set_endpoint4(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
-        """Set the IPv4 address and its ports; None removes them."""
-        packed = None if ip is None else ipaddress.IPv4Address(ip).packed
-        self._change({b"ip": packed, b"tcp": _port(tcp), b"udp": _port(udp)})
-
-    def set_endpoint6(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
-        """Set the IPv6 address and its ports; None removes them."""
-        packed = None if ip is None else ipaddress.IPv6Address(ip).packed
-        self._change({b"ip6": packed, b"tcp6": _port(tcp), b"udp6": _port(udp)})
-
     def set_udp(self, *, udp4: int | None, udp6: int | None) -> None:
         """Set the ports at which discv5 is reachable; None removes them."""
         self._change({b"udp": _port(udp4), b"udp6": _port(udp6)})
@@ -124,12 +113,6 @@ class LocalEnr:
             change |= {ip_key: ipaddress.ip_address(ip).packed, tcp_key: _port(tcp)}
         self._change(change, rest)
 
-    def set_pair(self, key: bytes, value: bytes | None) -> None:
-        """Set any other key; None removes it."""
-        if key in (b"id", b"secp256k1", b"multiaddrs"):
-            raise ValueError(f"{key!r} cannot be set directly")
-        self._change({key: value})
-
     # -- internal ---------------------------------------------
 
     def _change(self, change: dict[bytes, bytes | None], addresses: tuple[str, ...] | None = None) -> None:
@@ -146,14 +129,11 @@ class LocalEnr:
             self._sign(self._fitting(self._pairs, self._addresses))
 
     def _fitting(self, pairs: dict[bytes, bytes], addresses: tuple[str, ...]) -> dict[bytes, bytes]:
-        """Return the pairs with as many addresses as fit. Raise EnrSizeError or ValueError."""
+        """Return the pairs with as many addresses as fit. Raise ValueError for an invalid address."""
         seq = self._seq + 1
         room = MAX_RECORD - record_size(seq, {**pairs, b"multiaddrs": b""}) - _LENGTH_FIELDS
         listed = encode_multiaddrs(addresses, max(room, 0), self.identity.peer_id)
-        whole = {**pairs, b"multiaddrs": listed} if listed else pairs
-        if (size := record_size(seq, whole)) > MAX_RECORD:
-            raise EnrSizeError(f"the record would have {size} bytes, more than {MAX_RECORD}")
-        return whole
+        return {**pairs, b"multiaddrs": listed} if listed else pairs
 
     def _sign(self, pairs: dict[bytes, bytes]) -> None:
         """Sign a new record if it differs from the last one."""

@@ -20,7 +20,7 @@ from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import MAX_SHARDS
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.peers.known import PeerOrigin
+from kernel_proc.peers.known import PeerFacts, PeerOrigin
 from kernel_proc.peers.manager import PeerManager
 from logos_process.logs import fields
 
@@ -55,17 +55,14 @@ class PeerSources:
     def learn(self, record: Enr, origin: PeerOrigin, source: str = "") -> bool:
         """Process one record. Return whether it was useful."""
         shards = record.shards_among(self._network.shard_count or MAX_SHARDS)
-        return self._manager.learn(
-            record.peer_id,
-            record.addresses,
-            origin,
-            enr=record.raw,
-            seq=max(1, record.seq),
-            capabilities=int(record.capabilities or 0),
+        facts = PeerFacts(
+            record.raw,
+            max(1, record.seq),
+            int(record.capabilities or 0),
             cluster=None if shards is None else shards.cluster,
             shards=() if shards is None else shards.possible,
-            source=source,
         )
+        return self._manager.learn(record.peer_id, record.addresses, origin, facts, source=source)
 
     def learn_records(self, records: Iterable[Enr], origin: PeerOrigin, source: str = "") -> int:
         """Process records from outside discv5. Return how many were useful. Those with discv5 also enter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final, NamedTuple
 
 from kernel_proc.ip_group import ip_group
 
@@ -31,6 +33,19 @@ def group_of_address(address: str) -> str:
         return ip_group(host)
     except ValueError:
         return host.lower()
+
+
+class PeerFacts(NamedTuple):
+    """What the signed record (ENR) of a peer says; by default, there is none."""
+
+    enr: bytes = b""
+    seq: int = 0
+    capabilities: int = 0
+    cluster: int | None = None
+    shards: Collection[int] = ()
+
+
+UNSIGNED: Final = PeerFacts()
 
 
 @dataclass(slots=True)

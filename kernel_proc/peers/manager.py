@@ -28,7 +28,7 @@ from kernel_proc.p2p.api import (
 )
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.dials import PeerDials
-from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
+from kernel_proc.peers.known import UNSIGNED, KnownPeer, PeerFacts, PeerOrigin, group_of_address
 from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, plan
@@ -122,12 +122,8 @@ class PeerManager:
         peer_id: PeerIdText,
         addresses: Iterable[str],
         origin: str,
+        facts: PeerFacts = UNSIGNED,
         *,
-        enr: bytes = b"",
-        seq: int = 0,
-        capabilities: int = 0,
-        cluster: int | None = None,
-        shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
         """Record a peer. Return False if it is useless to us or the store is full.
@@ -144,23 +140,11 @@ class PeerManager:
         if skipped:
             text = ",".join(skipped)[:MAX_SKIPPED]
             log.debug("addresses skipped", extra=fields(peer=peer_id, addresses=text))
-        wanted = self._needs.wanted()
-        if not chosen or (cluster is not None and cluster != wanted.cluster):
+        if not chosen or facts.cluster not in (None, self._needs.wanted().cluster):
             return False
         chosen.sort(key=_has_websocket)  # TCP needs less: fewer round trips, no second encryption
         before = self.store.changes
-        learned = self.store.learn(
-            peer_id,
-            chosen,
-            origin,
-            self.now(),
-            enr=enr,
-            seq=seq,
-            capabilities=capabilities,
-            cluster=cluster,
-            shards=shards,
-            source=source,
-        )
+        learned = self.store.learn(peer_id, chosen, origin, self.now(), facts, source=source)
         if self.store.changes != before:
             self.wake()
         return learned

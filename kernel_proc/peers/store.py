@@ -14,7 +14,7 @@ from random import Random
 from typing import Final
 
 from ipc_schema.backoff import retry_delay
-from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
+from kernel_proc.peers.known import UNSIGNED, KnownPeer, PeerFacts, PeerOrigin, group_of_address
 
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS_TEXT: Final = 300
@@ -92,12 +92,8 @@ class PeerStore:
         addresses: Iterable[str],
         origin: str,
         now: float,
+        facts: PeerFacts = UNSIGNED,
         *,
-        enr: bytes = b"",
-        seq: int = 0,
-        capabilities: int = 0,
-        cluster: int | None = None,
-        shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
         """Record a peer. Return False if the store is full or the peer has no dialable address.
@@ -123,17 +119,17 @@ class PeerStore:
             self.arrived += 1
         elif not known.last_success and self._queued(source) < self._queued(known.source):
             self._enter_queue(known, source)  # move to the shorter queue: that source reported fewer peers
-        if seq and seq < known.seq:
+        if facts.seq and facts.seq < known.seq:
             return True
-        if seq > known.seq:
+        if facts.seq > known.seq:
             news = set(usable) - set(known.addresses)
-            known.enr, known.seq, known.capabilities = enr, seq, capabilities
-            known.cluster, known.shards = cluster, tuple(sorted(shards)[:MAX_SHARDS])
+            known.enr, known.seq, known.capabilities = facts.enr, facts.seq, facts.capabilities
+            known.cluster, known.shards = facts.cluster, tuple(sorted(facts.shards)[:MAX_SHARDS])
             if news:  # it moved: failures at the old address no longer count
                 known.retry_at, known.failures = min(known.retry_at, now), 0
             self._set_addresses(known, (*usable, *known.addresses) if not news else usable)
             self.changes += 1
-        elif not seq:
+        elif not facts.seq:
             self._set_addresses(known, (*known.addresses, *usable))
         self._prune(now, peer_id)
         return peer_id in self._peers

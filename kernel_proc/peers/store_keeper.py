@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,7 @@ class StoreKeeper:
         self._path = path
         self._clock = clock
         self._saved = store.changes
+        self._refused = False
         self._unsaved = registry.counter("peers_errors", type="storage_failure")
 
     def restore(self, usable: Callable[[str], bool]) -> None:
@@ -47,32 +49,30 @@ class StoreKeeper:
     async def run(self) -> None:
         """Save changes now and then, until cancelled; the write happens in a thread."""
         path, period = self._path, SAVE_FIRST
-        refused = False
         while path is not None:
             await trio.sleep(period)
-            if self._saved == self._store.changes:
-                continue
-            period = SAVE_PERIOD
-            changes, peers = self._store.changes, snapshot(self._store)
-            try:
-                await trio.to_thread.run_sync(save_peers, path, peers, self._clock.stamp())
-            except OSError as error:
-                self._unsaved.add()
-                if not refused:
-                    log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
-                refused = True
-            else:
-                self._saved, refused = changes, False
+            if self._saved != self._store.changes:
+                period = SAVE_PERIOD
+                changes, peers = self._store.changes, snapshot(self._store)
+                with self._saving(path, changes):
+                    await trio.to_thread.run_sync(save_peers, path, peers, self._clock.stamp())
 
     def save_now(self) -> None:
         """Save changes now, blocking: at the end of the node."""
-        path = self._path
-        if path is None or self._saved == self._store.changes:
-            return
+        path, changes = self._path, self._store.changes
+        if path is not None and self._saved != changes:
+            with self._saving(path, changes):
+                save_peers(path, snapshot(self._store), self._clock.stamp())
+
+    @contextmanager
+    def _saving(self, path: Path, changes: int) -> Iterator[None]:
+        """Record that `changes` are saved. Count a failure, and log the first of a row."""
         try:
-            save_peers(path, snapshot(self._store), self._clock.stamp())
+            yield
         except OSError as error:
             self._unsaved.add()
-            log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
+            if not self._refused:
+                log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
+            self._refused = True
         else:
-            self._saved = self._store.changes
+            self._saved, self._refused = changes, False

@@ -104,7 +104,7 @@ def _round_trips(count: int) -> float:
         services = []
         for number in (3, 4):
             local = LocalEnr(Identity(bytes([number]) * 32), now_ms=1)
-            local.set_endpoint4("127.0.0.1", None, None)
+            local.set_addresses(["/ip4/127.0.0.1/tcp/60000"])
             services.append(Discv5Service(local, listen=[("127.0.0.1", 0)], params=params))
         async with trio.open_nursery() as nursery:
             for service in services:

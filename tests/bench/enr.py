@@ -70,7 +70,7 @@ def timed(work: Callable[[], object]) -> Callable[[int], float]:
 def enr(options: Options) -> Iterator[dict[str, Any]]:
     """µs for each record."""
     local = LocalEnr(Identity(bytes([1]) * 32), now_ms=1)
-    local.set_endpoint4("127.0.0.1", None, 9000)
+    local.set_addresses(["/ip4/127.0.0.1/tcp/60000"])
     ports = iter(range(1, 1 << 62))
 
     def sign() -> None:

@@ -39,7 +39,7 @@ class Ours:
         local = LocalEnr(Identity(random.Random(number).randbytes(32)), now_ms=1000)
         local.set_capabilities(Capability.RELAY | Capability.STORE)
         local.set_shards(1, [0])
-        local.set_endpoint4("127.0.0.1", 60000, None)
+        local.set_addresses(["/ip4/127.0.0.1/tcp/60000"])
         self.found: dict[bytes, Enr] = {}
         self.service = Discv5Service(
             local,
@@ -249,7 +249,7 @@ def test_other_readers_read_our_records(make_js_node: MakeJsNode) -> None:
     local = LocalEnr(Identity(random.Random(5).randbytes(32)), now_ms=1_700_000_000_000)
     local.set_capabilities(Capability.RELAY | Capability.LIGHTPUSH)
     local.set_shards(5, [1, 7, 300])
-    local.set_endpoint4("192.0.2.7", 60000, 9000)
+    local.set_udp(udp4=9000, udp6=None)
     local.set_addresses(
         [
             f"/ip4/192.0.2.7/tcp/60000/p2p/{local.identity.peer_id}",

@@ -17,7 +17,7 @@ from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_sha
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering.sources import PeerSources
-from kernel_proc.peers.known import PeerOrigin
+from kernel_proc.peers.known import PeerFacts, PeerOrigin
 from kernel_proc.peers.manager import PeerManager
 
 CLUSTER = 7
@@ -31,9 +31,9 @@ class Manager:
         self.signs = 0
         self.store: list[Any] = []
 
-    def learn(self, peer_id: str, addresses: Any, origin: PeerOrigin, **more: Any) -> bool:
-        self.learned.append((peer_id, str(origin), more["source"]))
-        return bool(addresses) and more["cluster"] in (None, CLUSTER)
+    def learn(self, peer_id: str, addresses: Any, origin: PeerOrigin, facts: PeerFacts, source: str) -> bool:
+        self.learned.append((peer_id, str(origin), source))
+        return bool(addresses) and facts.cluster in (None, CLUSTER)
 
     def now(self) -> float:
         return 1_800_000_000.0

@@ -13,7 +13,7 @@ import trio
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnection, PeerIdentity
 from kernel_proc.peers.clock import PeerClock
-from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerFacts, PeerOrigin, group_of_address
 from kernel_proc.peers.manager import PeerManager
 from kernel_proc.peers.needs import Needs
 from kernel_proc.peers.plan import PeerNeeds, Targets
@@ -240,7 +240,7 @@ async def test_inbound_peers_are_remembered_only_at_their_observed_address() -> 
         assert manager.store.get("z") is None, "the address is that of the relay"
         assert not manager.learn("y", ("/ip4/127.0.0.1/tcp/22",), PeerOrigin.DISCV5)
         assert not manager.learn("y", ("/ip4/0.0.0.0/tcp/22",), PeerOrigin.DISCV5)
-        assert not manager.learn("y", (address(9),), PeerOrigin.DISCV5, seq=1, cluster=9)
+        assert not manager.learn("y", (address(9),), PeerOrigin.DISCV5, PeerFacts(seq=1, cluster=9))
         await trio.lowlevel.checkpoint()
 
 

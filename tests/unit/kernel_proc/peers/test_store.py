@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from ipc_schema.config.addresses import peer_id_in
 from kernel_proc.peers.clock import PeerClock
-from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerFacts, PeerOrigin, group_of_address
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
@@ -26,8 +27,9 @@ def store(capacity: int = 100, per_group: int = 0, **more: object) -> PeerStore:
     return PeerStore(capacity, per_group=per_group, rng=Random(1), own_id="me", **more)  # type: ignore[arg-type]
 
 
-def learn(into: PeerStore, number: int, ip: str | None = None, **more: object) -> bool:
-    return into.learn(f"p{number}", (address(number, ip),), PeerOrigin.DISCV5, NOW, **more)  # type: ignore[arg-type]
+def learn(into: PeerStore, number: int, ip: str | None = None, *, source: str = "", **facts: Any) -> bool:
+    where = (address(number, ip),)
+    return into.learn(f"p{number}", where, PeerOrigin.DISCV5, NOW, PeerFacts(**facts), source=source)
 
 
 def test_the_delay_grows_with_each_failure_up_to_a_limit() -> None:

@@ -46,7 +46,8 @@ class SimulatedNode:
         local = LocalEnr(identity(number), now_ms=1000 + int(network.now * 1000))
         local.set_capabilities(Capability.RELAY)
         local.set_shards(1, [0])
-        local.set_endpoint4(host, 60000, port)
+        local.set_addresses([f"/ip4/{host}/tcp/60000"])
+        local.set_udp(udp4=port, udp6=None)
         self.local = local
         self.engine = Engine(
             local,

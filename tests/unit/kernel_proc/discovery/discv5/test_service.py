@@ -39,13 +39,13 @@ class Member:
         shards: Iterable[int] = (0,),
         params: Params | None = QUICK,
         listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 0),),
-        ip4: str | None = "127.0.0.1",
+        ips: tuple[str, ...] = ("/ip4/127.0.0.1",),
         **callbacks: Any,
     ) -> None:
         local = LocalEnr(identity(number), now_ms=1000)
         local.set_capabilities(Capability.RELAY)
         local.set_shards(1, shards)
-        local.set_endpoint4(ip4, 60000, None)
+        local.set_addresses(f"{ip}/tcp/60000" for ip in ips)
         self.found: dict[bytes, Enr] = {}
         self.seen: list[UdpEndpoint] = []
         self.heard = trio.Event()
@@ -218,10 +218,8 @@ async def test_a_changed_record_is_announced_at_once() -> None:
 
 @trio_test()
 async def test_ipv6_and_both() -> None:
-    six = Member(1, listen=(("::1", 0),), ip4=None)
-    six.service.local.set_endpoint6("::1", 60000, None)
-    dual = Member(2, listen=(("127.0.0.1", 0), ("::1", 0)))
-    dual.service.local.set_endpoint6("::1", 60000, None)
+    six = Member(1, listen=(("::1", 0),), ips=("/ip6/::1",))
+    dual = Member(2, listen=(("127.0.0.1", 0), ("::1", 0)), ips=("/ip4/127.0.0.1", "/ip6/::1"))
     four = Member(3)
     async with running(six, dual, four):
         assert len({endpoint.port for endpoint in dual.service.bound}) == 1
