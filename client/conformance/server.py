@@ -6,8 +6,10 @@ does against the contract gathers in `violations`.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -64,7 +66,8 @@ class ScriptedServer:
         self.apps: dict[str, ScriptedApp] = {}
         self.requests: list[Request] = []
         self.answers: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
-        self.held: list[tuple[bytes, Request]] = []
+        self.held: list[Callable[[], None]] = []
+        """What sends the replies that are held back, the oldest first."""
         self.most_held = 0
         self.violations: list[str] = []
         self.blobs: list[bytes] = []  # of the next reply
@@ -185,9 +188,8 @@ class ScriptedServer:
         if len(request.correlation_id) != 16:
             self.violations.append("§2: a correlation id has 16 bytes")
         script = self.answers[request.method].popleft() if self.answers[request.method] else {}
-        if script.get("hold"):
-            self.held.append((identity, request))
-            self.most_held = max(self.most_held, len(self.held))
+        if script.get("hold") == "request":
+            self._hold(functools.partial(self._answer_late, identity, request))
             return
         if script.get("silence"):
             return
@@ -208,28 +210,36 @@ class ScriptedServer:
         body |= script.get("extra", {})
         instance = os.urandom(16) if script.get("instance") == "another" else self.instance
         self.instance = instance
-        if not request.no_reply:
-            self._reply(identity, request, body, script.get("before"))
+        reply = self._encode(request, body, script.get("before"))
+        if script.get("hold") == "reply":
+            self._hold(functools.partial(self._send, identity, reply))
+        elif not request.no_reply:
+            self._send(identity, reply)
         if request.method == "hello":
             self._push(self._known[identity])
 
-    def release(self, count: int) -> None:
-        """Answer held requests, the oldest first."""
-        for _ in range(count):
-            identity, request = self.held.pop(0)
-            body = self._answer(identity, request)
-            self._reply(identity, request, body)
+    def _hold(self, reply: Callable[[], None]) -> None:
+        self.held.append(reply)
+        self.most_held = max(self.most_held, len(self.held))
 
-    def _reply(
-        self, identity: bytes, request: Request, body: dict[str, Any], before: dict[str, Any] | None = None
-    ) -> None:
+    def release(self, count: int) -> None:
+        """Send held replies, the oldest first."""
+        for _ in range(count):
+            self.held.pop(0)()
+
+    def _answer_late(self, identity: bytes, request: Request) -> None:
+        self._send(identity, self._encode(request, self._answer(identity, request)))
+
+    def _encode(
+        self, request: Request, body: dict[str, Any], before: dict[str, Any] | None = None
+    ) -> list[bytes]:
         """`before`: keys that stand before those of the body, and may repeat them."""
         blobs, self.blobs = self.blobs, []
         frames = encode_reply(request.correlation_id, self.instance, body, blobs)
         if before:
             assert len(body) + len(before) < 16, "a map whose size is in its first byte"
             frames[2] = bytes([frames[2][0] + len(before)]) + msgpack.packb(before)[1:] + frames[2][1:]
-        self._send(identity, frames)
+        return frames
 
     def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
         """Return the scenario's error, whose codes and keys this version may not know."""

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from ipc_schema.streams import GapTracker, Step
-from logos_client._held import HeldEvents
+from ipc_schema.streams import GapTracker, HeldEvents, Step
 from logos_client.kernel_events import StreamLoss
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from ipc_schema.streams.coverage import MAX_INTERVALS, CoverageLog, covers, holes
 from ipc_schema.streams.gaps import GapTracker, Step
+from ipc_schema.streams.held import HeldEvents
 from ipc_schema.streams.ring import (
     EVENT_OVERHEAD,
     MAX_REPLAY_BYTES,
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_REPLAY_EVENTS",
     "CoverageLog",
     "GapTracker",
+    "HeldEvents",
     "ReplayBatch",
     "ReplayRing",
     "RingBudget",

@@ -170,8 +170,8 @@ class EventSocket:
                 return
         else:
             return
+        if type(event) is not Heartbeat:
+            self._counters["dropped_live"] += tracker.hold(event, payload)
         if verdict is Live.RESYNC:
             self._counters["gaps"] += 1
             self._gap()
-        else:
-            self._counters["dropped_live"] += 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import zmq
 
@@ -314,6 +314,7 @@ class KernelLink:
             # Every activation of a stream has a new epoch, so a lapsed lease always shows (SPEC.md, 2).
             followed.leased(reply.instance, state.epoch, state.first, state.last, coverage, self._steady())
             self._report(state.shard, followed)
+            self._deliver(state.shard, followed, followed.take_held())
             if followed.behind:
                 behind.append((state, followed))
         async with self._leased:
@@ -349,18 +350,25 @@ class KernelLink:
                 raise
             page = StreamReplayReply.from_body(reply.body)
             events = replayed_events(page, reply.blobs)
-            for header, payload in events:
-                event = decode_header(header)
-                # An event recorded before the wall clock was set back has a label in the future: clamp it.
-                if tracker.replayed(event.seq, min(self._steady.of_label(event.time_ns), self._steady())):
-                    self.counters["replayed"] += 1
-                    if type(event) is MessageEvent:
-                        self._listener.message(shard, event, payload)
+            decoded = [(decode_header(header), payload) for header, payload in events]
+            self.counters["replayed"] += self._deliver(shard, tracker, decoded)
             tracker.page_done(page.last, page.complete)
+            self._deliver(shard, tracker, tracker.take_held())
             if not events and not page.complete:
                 # Asking again would loop for ever.
                 raise IpcError(ErrorCode.INTERNAL, f"an empty replay page of {stream} that is not complete")
             await asyncio.sleep(0)
+
+    def _deliver(self, shard: int, tracker: StreamTracker, events: Iterable[tuple[Any, bytes]]) -> int:
+        """Pass on events that were replayed or held. Return how many were not there before."""
+        delivered = 0
+        for event, payload in events:
+            # An event recorded before the wall clock was set back has a label in the future: clamp it.
+            if tracker.replayed(event.seq, min(self._steady.of_label(event.time_ns), self._steady())):
+                delivered += 1
+                if type(event) is MessageEvent:
+                    self._listener.message(shard, event, payload)
+        return delivered
 
     async def _watch(self) -> None:
         """Declare the kernel down after three missed heartbeats and an unanswered ping on the control

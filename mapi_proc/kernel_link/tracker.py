@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from ipc_schema.streams import GapTracker, Step
+from ipc_schema.streams import GapTracker, HeldEvents, Step
 from ipc_schema.streams.coverage import Interval, holes
 
 
@@ -25,9 +25,9 @@ class Live(Enum):
 
     DELIVER = 1
     DROP = 2
-    """A duplicate, or a replay in progress will deliver it."""
+    """A duplicate, or a lease or replay is outstanding: `hold` it."""
     RESYNC = 3
-    """A gap or another epoch: acquire the lease again, then replay."""
+    """A gap or another epoch: `hold` it, acquire the lease again, then replay."""
 
 
 class Missed(NamedTuple):
@@ -66,6 +66,8 @@ UNKNOWN_NS: Final = 30 * 60 * 1_000_000_000
 _RESTARTED: Final = "kernel restarted"
 _NEW_STREAM: Final = "stream restarted"
 _TRIMMED: Final = "replay range exceeded"
+_HELD_BYTES: Final = 2 << 20
+"""Of live events: what comes while a page of a replay (1 MiB) is fetched, and more."""
 
 
 class StreamTracker:
@@ -78,6 +80,7 @@ class StreamTracker:
     def __init__(self, position: StreamPlace | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
         self._deaf = deaf
         self._at = GapTracker(*position[:3]) if position else GapTracker()
+        self._held = HeldEvents(_HELD_BYTES)
         self._known = position is not None
         self._ever_covered = position is not None
         self._checked_ns = position.good_ns if position else now_ns
@@ -213,6 +216,22 @@ class StreamTracker:
             return Live.DROP
         self.live_now = False
         return Live.RESYNC
+
+    def hold(self, event: Any, payload: bytes) -> int:
+        """Hold a live event that was not delivered, unless it is a duplicate. Return how many are dropped."""
+        return 1 if self.live_now else self._held.add(event, payload)
+
+    def take_held(self) -> list[tuple[Any, bytes]]:
+        """Return the held events that follow the last one received, for `replayed`.
+
+        If there are any, nothing is missing before the next live event: they go on where the replay ends.
+        """
+        held = self._held.take(self.instance, self.epoch, self.seq)
+        if held:
+            self.live_now = True
+        elif self.live_now:
+            self._held.clear()  # a replay that is complete has them, or the next event shows a gap
+        return held
 
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> Live:
         """Take a heartbeat.

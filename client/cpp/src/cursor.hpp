@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "logos/contract.hpp"
+#include "held.hpp"
 
 namespace logos {
 
@@ -17,8 +17,9 @@ enum class Verdict {
 
 class StreamCursor {
  public:
-  explicit StreamCursor(std::string stream) : stream(std::move(stream)) {}
+  StreamCursor(std::string stream, std::uint64_t held_bytes) : stream(std::move(stream)), held(held_bytes) {}
 
+  [[nodiscard]] bool is_messages() const { return stream.starts_with("m/"); }
   /// Start behind `last`, unless a position is followed already.
   void start(const Id& instance, const Epoch& epoch, std::uint64_t last);
   Verdict live(const KernelPosition& event);
@@ -38,7 +39,8 @@ class StreamCursor {
   Epoch epoch{};
   std::uint64_t last = 0;     // kept
   std::uint64_t highest = 0;  // known to exist in this epoch
-  bool behind = false;        // a replay is in progress and brings the live events too
+  bool behind = false;        // a replay is in progress: live events are held, or left to it
+  HeldEvents held;
   bool heard = false;         // a heartbeat has come: the subscription is in force
   std::vector<StreamLoss> losses;
 

@@ -2,17 +2,11 @@
 
 #include <algorithm>
 
-#include "fields.hpp"
-
 namespace logos {
 namespace {
 
 using namespace std::chrono_literals;
 
-constexpr Milliseconds kRetry = 200ms;
-constexpr Milliseconds kRetryMax = 5s;
-/// Memory of an event besides its payload, so that many small ones count too.
-constexpr std::uint64_t kOverhead = 512;
 constexpr int kHighWater = 2000;
 constexpr std::size_t kBatch = 256;
 constexpr std::size_t kFrames = 3;
@@ -20,12 +14,10 @@ constexpr Milliseconds kRelease = 1s;
 /// Heartbeats that may be missing before the kernel is asked whether it is there.
 constexpr int kMissed = 3;
 
-bool is_messages(const StreamCursor& cursor) { return cursor.stream.starts_with("m/"); }
-
 }  // namespace
 
 KernelFeed::State::State(std::shared_ptr<KernelClient::Session> session, FeedOptions options)
-    : session_(std::move(session)), options_(std::move(options)), delay_(kRetry) {
+    : session_(std::move(session)), options_(std::move(options)), delay_(kReplayRetry) {
   const std::uint32_t cluster = session_->hello().network.cluster;
   std::vector<std::string> streams;
   for (const std::uint32_t shard : options_.shards) {
@@ -34,12 +26,13 @@ KernelFeed::State::State(std::shared_ptr<KernelClient::Session> session, FeedOpt
   if (options_.health) streams.emplace_back("p");
   if (options_.peers) streams.emplace_back("n");
   if (streams.empty()) throw std::invalid_argument("a feed of no stream: name shards, health or peers");
-  for (const std::string& stream : streams) cursors_.emplace(stream + '\0', StreamCursor(stream));
+  const std::uint64_t held_bytes = options_.max_bytes / (2 * streams.size());
+  for (const std::string& stream : streams) cursors_.emplace(stream + '\0', StreamCursor(stream, held_bytes));
   for (const auto& [topic, cursor] : cursors_) silent_ += beats(cursor) ? 1 : 0;
 }
 
 /// A shard that we do not lease may stay silent.
-bool KernelFeed::State::beats(const StreamCursor& cursor) const { return options_.lease || !is_messages(cursor); }
+bool KernelFeed::State::beats(const StreamCursor& cursor) const { return options_.lease || !cursor.is_messages(); }
 
 void KernelFeed::State::open() {
   try {
@@ -157,14 +150,13 @@ FeedCounters KernelFeed::State::counters() {
   return counters_;
 }
 
-void KernelFeed::State::count(std::uint64_t FeedCounters::*which) {
+void KernelFeed::State::count(std::uint64_t FeedCounters::*which, std::uint64_t more) {
   const std::lock_guard lock(mutex_);
-  ++(counters_.*which);
+  counters_.*which += more;
 }
 
 void KernelFeed::State::put(KernelEvent event) {
-  const auto* message = std::get_if<KernelMessage>(&event);
-  const std::uint64_t cost = kOverhead + (message == nullptr ? 0 : message->payload.size());
+  const std::uint64_t cost = cost_of(event);
   const std::lock_guard lock(mutex_);
   const bool own = std::holds_alternative<KernelLost>(event) || std::holds_alternative<KernelFound>(event);
   if (own && queued_ > 2 * options_.max_bytes) {  // a kernel that flaps while the app does not read
@@ -255,7 +247,12 @@ void KernelFeed::State::take_in(StreamCursor& cursor, BytesView header, BytesVie
     }
     // Full: the kernel's ring keeps it, and a replay fetches it.
     verdict = room || cursor.behind ? cursor.live(frames.position) : Verdict::kCatchUp;
-    if (verdict != Verdict::kKeep) count(&FeedCounters::skipped);
+    const bool gap = cursor.behind || verdict == Verdict::kCatchUp;
+    if (room && gap && cursor.is_messages()) {
+      count(&FeedCounters::skipped, cursor.held.add(std::move(frames)));  // for the end of the replay
+    } else if (verdict != Verdict::kKeep) {
+      count(&FeedCounters::skipped, 1 + cursor.held.clear());
+    }
   }
   report(cursor);
   if (verdict == Verdict::kKeep) {
@@ -276,7 +273,7 @@ void KernelFeed::State::report(StreamCursor& cursor) {
   std::vector<StreamLoss> losses;
   losses.swap(cursor.losses);
   if (losses.empty()) return;
-  if (!is_messages(cursor)) {
+  if (!cursor.is_messages()) {
     catch_up(cursor);  // the complete list replaces the lost changes
     return;
   }
@@ -315,143 +312,6 @@ void KernelFeed::State::look_after(bool answers) {
     put(KernelLost{"no heartbeat, and no answer from its control socket"});
     announce();
   }
-}
-
-// -- catching up -------------------------------------------------------------------------------------------------------
-
-void KernelFeed::State::catch_up(StreamCursor& cursor) {
-  cursor.behind = true;
-  if (working_) return;
-  working_ = true;
-  work();
-}
-
-/// Fill the gaps of all streams, one after another.
-void KernelFeed::State::work() {
-  std::vector<StreamCursor*> behind;
-  for (auto& [topic, cursor] : cursors_) {
-    if (cursor.behind) behind.push_back(&cursor);
-  }
-  {
-    const std::lock_guard lock(mutex_);
-    if (closed_ || behind.empty()) {
-      working_ = false;
-      return;
-    }
-    if (!room_) {
-      parked_ = true;
-      return;
-    }
-  }
-  fill(*behind[turn_ % behind.size()]);
-}
-
-void KernelFeed::State::fill(StreamCursor& cursor) {
-  if (cursor.stream == "p") {
-    session_->ask_later("node.health", Value::Map{}, guarded(cursor, &State::took_health));
-  } else if (cursor.stream == "n") {
-    session_->ask_later("peers.list", Value::Map{}, guarded(cursor, &State::took_peers));
-  } else {
-    count(&FeedCounters::replays);
-    const Value body = Value::Map{{"stream", cursor.stream}, {"epoch", cursor.epoch}, {"after", cursor.last}};
-    session_->replay(body, guarded(cursor, &State::replayed));
-  }
-}
-
-/// What to do with an answer, if the feed is still there then.
-std::function<void(Outcome&&)> KernelFeed::State::guarded(StreamCursor& cursor,
-                                                          void (State::*then)(StreamCursor&, const Reply&)) {
-  return [weak = weak_from_this(), &cursor, then](Outcome&& outcome) {
-    const auto self = weak.lock();
-    if (!self || !self->socket_) return;
-    try {
-      if (outcome.error) throw *outcome.error;
-      ((*self).*then)(cursor, *outcome.reply);
-    } catch (const Error& error) {
-      self->failed(cursor, error);
-    }
-    self->announce();
-  };
-}
-
-void KernelFeed::State::took_health(StreamCursor& cursor, const Reply& reply) {
-  HealthEvent event;
-  event.health = read_body<NodeHealth>(reply.body);
-  cursor.jump(cursor.highest);
-  static_cast<KernelPosition&>(event) = {reply.instance, cursor.epoch, cursor.last, 0};
-  put(std::move(event));
-  filled(cursor);
-}
-
-void KernelFeed::State::took_peers(StreamCursor& cursor, const Reply& reply) {
-  auto peers = read_body<PeersListReply>(reply.body);
-  cursor.jump(cursor.highest);
-  put(PeersSnapshot{std::move(peers.peers)});
-  filled(cursor);
-}
-
-void KernelFeed::State::replayed(StreamCursor& cursor, const Reply& reply) {
-  const auto page = read_body<StreamReplayReply>(reply.body);
-  if (reply.blobs.size() != 2 * std::size_t{page.events}) {
-    throw Error(ErrorCode::kBadRequest, "stream.replay: two blobs for each event");
-  }
-  for (std::size_t index = 0; index < reply.blobs.size(); index += 2) {
-    KernelEventFrames frames = decode_kernel_event(reply.blobs[index], reply.blobs[index + 1]);
-    if (cursor.replayed(frames.position) == Verdict::kKeep) show(cursor, std::move(frames));
-  }
-  report(cursor);
-  if (page.complete) {
-    filled(cursor);
-  } else if (page.events == 0) {
-    throw Error(ErrorCode::kInternal, "an empty page in a replay of " + cursor.stream);
-  } else {
-    work();
-  }
-}
-
-void KernelFeed::State::filled(StreamCursor& cursor) {
-  cursor.behind = false;
-  delay_ = kRetry;
-  work();
-}
-
-void KernelFeed::State::failed(StreamCursor& cursor, const Error& error) {
-  if (is_messages(cursor)) {
-    const Value* first = error.detail().find("first");
-    const auto* oldest = first == nullptr ? nullptr : first->get<std::int64_t>();
-    if (error.code() == ErrorCode::kTrimmed && oldest != nullptr && *oldest > static_cast<std::int64_t>(cursor.last) + 1) {
-      cursor.give_up(static_cast<std::uint64_t>(*oldest) - 1, "no longer in the kernel's ring");
-      report(cursor);
-      return work();
-    }
-    if (error.code() == ErrorCode::kEpochChanged) return ended_replay(cursor, error);
-  }
-  if (error.retriable()) return work_in(delay_);
-  cursor.give_up(cursor.highest, error.what());
-  report(cursor);
-  filled(cursor);
-}
-
-/// The stream has another epoch now. One that is not recorded at all is asked for again later.
-void KernelFeed::State::ended_replay(StreamCursor& cursor, const Error& error) {
-  try {
-    const auto state = read_body<StreamState>(error.detail());
-    if (state.epoch == cursor.epoch) return work_in(delay_);
-    cursor.restart(session_->instance(), state.epoch, "the kernel restarted this stream");
-  } catch (const Error&) {
-    return work_in(delay_);
-  }
-  report(cursor);
-  work();
-}
-
-void KernelFeed::State::work_in(Milliseconds delay) {
-  ++turn_;  // another stream may be luckier
-  delay_ = std::min(delay_ * 2, kRetryMax);
-  timer_ = session_->loop().after(delay, [this] {
-    timer_.reset();
-    work();
-  });
 }
 
 // -- the public face ---------------------------------------------------------------------------------------------------

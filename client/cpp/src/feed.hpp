@@ -13,6 +13,9 @@
 
 namespace logos {
 
+/// From one attempt to catch up to the next, at first.
+inline constexpr Milliseconds kReplayRetry(200);
+
 class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State> {
  public:
   State(std::shared_ptr<KernelClient::Session> session, FeedOptions options);
@@ -56,7 +59,7 @@ class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State>
   std::function<void(Outcome&&)> guarded(StreamCursor& cursor, void (State::*then)(StreamCursor&, const Reply&));
   void took_health(StreamCursor& cursor, const Reply& reply);
   void took_peers(StreamCursor& cursor, const Reply& reply);
-  void count(std::uint64_t FeedCounters::*which);
+  void count(std::uint64_t FeedCounters::*which, std::uint64_t more = 1);
   // With the lock.
   std::optional<KernelEvent> take();
   [[nodiscard]] bool silent() const;

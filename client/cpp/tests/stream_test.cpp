@@ -114,7 +114,7 @@ TEST_F(Stream, EventsOfItsOwnAreBounded) {
 }
 
 TEST(Cursor, FillsGapsByReplays) {
-  StreamCursor cursor("m/1/0");
+  StreamCursor cursor("m/1/0", 0);
   const KernelPosition at{Id{1}, Epoch{1}, 0, 0};
   const auto seq = [&](std::uint64_t number) {
     auto one = at;
@@ -138,7 +138,7 @@ TEST(Cursor, FillsGapsByReplays) {
 }
 
 TEST(Cursor, AnotherEpochIsALossOfUnknownSize) {
-  StreamCursor cursor("m/1/0");
+  StreamCursor cursor("m/1/0", 0);
   EXPECT_EQ(cursor.live({Id{1}, Epoch{1}, 3, 0}), Verdict::kKeep);
   EXPECT_EQ(cursor.live({Id{1}, Epoch{2}, 1, 0}), Verdict::kKeep);
   ASSERT_EQ(cursor.losses.size(), 1u);

@@ -4,13 +4,18 @@ package logos
 type cursor struct {
 	stream   string
 	losses   []*StreamLoss // until they are taken
-	behind   bool          // a replay is under way: live events are skipped, since it brings them
-	heard    bool          // a heartbeat has come: the subscription is in force
+	behind   bool          // a replay is under way: live events are held, or left to it
+	held     heldEvents
+	heard    bool // a heartbeat has come: the subscription is in force
 	begun    bool
 	instance ID
 	epoch    Epoch
 	last     uint64 // the last seq kept
 	highest  uint64 // the highest one known to exist
+}
+
+func (c *cursor) isMessages() bool {
+	return c.stream != healthStream && c.stream != peersStream
 }
 
 type verdict int

@@ -88,7 +88,7 @@ func (k *KernelClient) Feed(ctx context.Context, options FeedOptions) (*Feed, er
 	var topics []string
 	for _, stream := range streams {
 		topics = append(topics, stream+"\x00")
-		f.cursors[stream+"\x00"] = &cursor{stream: stream}
+		f.cursors[stream+"\x00"] = &cursor{stream: stream, held: heldEvents{maxBytes: options.MaxBytes / (2 * len(streams))}}
 	}
 	if err := f.open(ctx, topics); err != nil {
 		_ = f.Close()
@@ -154,7 +154,7 @@ func (f *Feed) silent() (streams []string) {
 
 // Whether a stream has heartbeats: a shard that we do not lease may stay silent.
 func (f *Feed) beats(c *cursor) bool {
-	return !f.options.NoLease || c.stream == healthStream || c.stream == peersStream
+	return !f.options.NoLease || !c.isMessages()
 }
 
 // The kernel's events are at this endpoint now.
@@ -304,8 +304,8 @@ func (f *Feed) receive(frames [][]byte) {
 	case f.room != nil && !c.behind:
 		what = catchUp // full: the kernel's ring keeps it, and a replay brings it
 	default:
-		if what = c.event(place); what == skip {
-			f.counters.Skipped++
+		if what = c.event(place); what != keep {
+			f.hold(c, what, place, event)
 		}
 	}
 	f.report(c)
@@ -314,6 +314,16 @@ func (f *Feed) receive(frames [][]byte) {
 		f.show(event)
 	case catchUp:
 		f.catchUp(c)
+	}
+}
+
+// With mu. What is behind a gap is kept for the end of the replay.
+func (f *Feed) hold(c *cursor, what verdict, place StreamPlace, event Event) {
+	gap := c.behind || what == catchUp
+	if gap && f.room == nil && c.isMessages() {
+		f.counters.Skipped += uint64(c.held.add(place, event))
+	} else {
+		f.counters.Skipped += 1 + uint64(c.held.clear())
 	}
 }
 
@@ -329,7 +339,7 @@ func (f *Feed) show(event Event) {
 func (f *Feed) report(c *cursor) {
 	losses := c.losses
 	c.losses = nil
-	if len(losses) > 0 && (c.stream == healthStream || c.stream == peersStream) {
+	if len(losses) > 0 && !c.isMessages() {
 		f.catchUp(c)
 		return
 	}

@@ -50,6 +50,7 @@ func (f *Feed) fillAll() {
 			f.report(behind)
 		}
 		behind.behind = false
+		f.counters.Skipped += uint64(behind.held.clear())
 		f.mu.Unlock()
 	}
 }
@@ -127,7 +128,13 @@ func (f *Feed) replayPage(ctx context.Context, c *cursor) (bool, error) {
 			f.show(event)
 		}
 	}
-	return page.Complete, nil
+	held := c.held.take(c.instance, c.epoch, c.last)
+	for _, one := range held {
+		if c.replayed(one.place) == keep {
+			f.show(one.event)
+		}
+	}
+	return page.Complete || len(held) > 0, nil
 }
 
 // What is gone is told, and the replay goes on behind it.

@@ -1,6 +1,7 @@
 // A reader's position in one of a kernel's streams, and what to do with each event; no I/O (ipc_schema/SPEC.md, §3.1).
 import { same } from "./bytes.mjs";
 
+/** @template {Place} T @typedef {import("./held.mjs").HeldEvents<T>} HeldEvents */
 /** @typedef {{instance: Uint8Array, epoch: Uint8Array, seq: number}} Place */
 /** @typedef {{event: "stream_loss", stream: string, first: number, last: number | null, reason: string}} Loss */
 /** `keep` the event; `skip` it; `catch up`: skip it, something before it is missing. @typedef {"keep" | "skip" | "catch up"} Verdict */
@@ -8,7 +9,7 @@ import { same } from "./bytes.mjs";
 const RESTARTED = "the kernel restarted this stream";
 
 export class StreamCursor {
-  behind = false; // a replay is under way, which brings what comes live meanwhile
+  behind = false; // a replay is under way: live events are held, or left to it
   heard = false; // a heartbeat has come: the subscription is in force
   last = 0; // the last seq kept
   highest = 0; // the highest one known to exist
@@ -16,9 +17,15 @@ export class StreamCursor {
   /** @type {Uint8Array | null} */ #instance = null;
   /** @type {Loss[]} */ #losses = [];
 
-  /** @param {string} stream its name */
-  constructor(stream) {
+  /** @param {string} stream its name @param {HeldEvents<any>} held live events that wait for the end of a replay */
+  constructor(stream, held) {
     this.stream = stream;
+    this.held = held;
+  }
+
+  /** The held events that follow the last one kept: nothing is missing before them. */
+  takeHeld() {
+    return this.held.take(this.#instance, this.epoch, this.last);
   }
 
   /** Losses since the last call. */

@@ -4,6 +4,8 @@ import { StreamCursor } from "./cursor.mjs";
 import { LogosError } from "./errors.mjs";
 import { AppEvent } from "./events.mjs";
 import { decodeKernelEvent, otherVersion } from "./frames.mjs";
+import { HeldEvents } from "./held.mjs";
+import { Signal } from "./signal.mjs";
 
 /** @typedef {import("./kernel-types.mjs").KernelEvent} KernelEvent */
 
@@ -24,28 +26,10 @@ const OPTIONS = {
 };
 
 const now = () => performance.now();
+/** @param {StreamCursor} cursor */
+const isMessages = ({ stream }) => stream !== HEALTH && stream !== PEERS;
 /** @param {Record<string, any>} event */
 const costOf = (event) => OVERHEAD + (event.event === "message" ? event.payload.length : 0);
-
-/** Waits that end when something happens. */
-class Signal {
-  /** @type {Set<() => void>} */ #waiting = new Set();
-
-  fire() {
-    for (const done of [...this.#waiting]) done();
-  }
-
-  /** Whether it happened within `ms`. @param {number} [ms] @returns {Promise<boolean>} */
-  wait(ms) {
-    return new Promise((resolve) => {
-      /** @param {boolean} happened */
-      const end = (happened) => (clearTimeout(timer), this.#waiting.delete(done), resolve(happened));
-      const done = () => end(true);
-      const timer = ms === undefined ? undefined : setTimeout(() => end(false), Math.max(0, ms));
-      this.#waiting.add(done);
-    });
-  }
-}
 
 /**
  * Events of some of a kernel's streams, each stream in order. Made by `KernelClient.events`.
@@ -56,11 +40,11 @@ class Signal {
 export class KernelFeed {
   /** Of events. `skipped`: live ones left to a replay; `replays`: replay requests. */
   counters = { received: 0, skipped: 0, replays: 0, garbage: 0 };
-  /** About the memory of the events that wait here. */ bufferedBytes = 0;
   #host; #shards; #maxBytes; #lease;
   /** @type {Map<string, StreamCursor>} by topic */ #cursors = new Map();
   /** @type {KernelEvent[]} */ #queue = [];
   #head = 0;
+  #queuedBytes = 0;
   #full = false;
   #arrived = new Signal();
   #room = new Signal();
@@ -83,7 +67,10 @@ export class KernelFeed {
     this.#shards = lease ? shards : [];
     this.#lease = lease;
     this.#maxBytes = maxBytes;
-    for (const stream of streams) this.#cursors.set(`${stream}\0`, new StreamCursor(stream));
+    const heldBytes = maxBytes / (2 * streams.length);
+    for (const stream of streams) {
+      this.#cursors.set(`${stream}\0`, new StreamCursor(stream, new HeldEvents(heldBytes, costOf)));
+    }
   }
 
   /** Lease, subscribe, and wait until the subscriptions are in force. @param {Record<string, import("./kernel.mjs").After>} after */
@@ -113,7 +100,7 @@ export class KernelFeed {
 
   /** Streams that must have heartbeats: a shard that we do not lease may be silent. */
   #beating() {
-    return [...this.#cursors.values()].filter(({ stream }) => this.#lease || stream === HEALTH || stream === PEERS);
+    return [...this.#cursors.values()].filter((cursor) => this.#lease || !isMessages(cursor));
   }
 
   #unheard() {
@@ -145,6 +132,11 @@ export class KernelFeed {
     return this.close();
   }
 
+  /** About the memory of the events that wait here. */
+  get bufferedBytes() {
+    return [...this.#cursors.values()].reduce((bytes, { held }) => bytes + held.bytes, this.#queuedBytes);
+  }
+
   // -- events out ------------------------------------------------------------------------------------------------------
 
   /**
@@ -165,8 +157,8 @@ export class KernelFeed {
       this.#queue.splice(0, this.#head); // a shift for each event would cost the length of the queue
       this.#head = 0;
     }
-    this.bufferedBytes -= costOf(event);
-    if (this.#full && this.bufferedBytes <= this.#maxBytes / 2) {
+    this.#queuedBytes -= costOf(event);
+    if (this.#full && this.#queuedBytes <= this.#maxBytes / 2) {
       this.#full = false;
       this.#room.fire();
     }
@@ -186,14 +178,14 @@ export class KernelFeed {
   /** @param {Record<string, any>} fields */
   #put(fields) {
     this.#queue.push(/** @type {any} */ (new AppEvent(fields)));
-    this.bufferedBytes += costOf(fields);
-    if (this.bufferedBytes >= this.#maxBytes) this.#full = true;
+    this.#queuedBytes += costOf(fields);
+    if (this.#queuedBytes >= this.#maxBytes) this.#full = true;
     this.#arrived.fire();
   }
 
   /** An event of the client's own. A kernel that flaps while the app does not look fills no memory. @param {Record<string, any>} fields */
   #putLocal(fields) {
-    if (!this.#closed && this.bufferedBytes <= 2 * this.#maxBytes) this.#put(fields);
+    if (!this.#closed && this.#queuedBytes <= 2 * this.#maxBytes) this.#put(fields);
   }
 
   /** The connection for requests is lost. @param {string} reason */
@@ -240,11 +232,18 @@ export class KernelFeed {
       verdict = "catch up"; // the kernel's ring keeps it, and a replay brings it
     } else {
       verdict = cursor.event(/** @type {any} */ (event));
-      if (verdict === "skip") this.counters.skipped += 1;
+      if (verdict !== "keep") this.#hold(cursor, verdict, event);
     }
     this.#report(cursor);
     if (verdict === "keep") this.#show(cursor, event);
     else if (verdict === "catch up") this.#catchUp(cursor);
+  }
+
+  /** What is behind a gap is kept for the end of the replay. @param {StreamCursor} cursor @param {string} verdict @param {any} event */
+  #hold(cursor, verdict, event) {
+    const gap = cursor.behind || verdict === "catch up";
+    if (gap && !this.#full && isMessages(cursor)) this.counters.skipped += cursor.held.add(event);
+    else this.counters.skipped += 1 + cursor.held.clear();
   }
 
   /** Kinds of later versions are not shown. @param {StreamCursor} cursor @param {Record<string, any>} event */
@@ -257,7 +256,7 @@ export class KernelFeed {
   /** For health and peers the whole state replaces what is lost. @param {StreamCursor} cursor */
   #report(cursor) {
     const losses = cursor.takeLosses();
-    if (cursor.stream !== HEALTH && cursor.stream !== PEERS) losses.forEach((loss) => this.#put(loss));
+    if (isMessages(cursor)) losses.forEach((loss) => this.#put(loss));
     else if (losses.length) this.#catchUp(cursor);
   }
 
@@ -320,6 +319,7 @@ export class KernelFeed {
       }
       if (this.#closed) return;
       cursor.behind = false;
+      this.counters.skipped += cursor.held.clear();
     }
   }
 
@@ -361,7 +361,9 @@ export class KernelFeed {
     if (!page.events.length && !page.complete) {
       throw new LogosError("internal", `an empty page in a replay of ${cursor.stream}`);
     }
-    return page.complete;
+    const held = cursor.takeHeld();
+    for (const event of held) if (cursor.replayed(event) === "keep") this.#show(cursor, event);
+    return page.complete || held.length > 0;
   }
 
   /** What is gone is reported, and the replay goes on behind it. @param {StreamCursor} cursor @param {any} error */

@@ -2,13 +2,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { StreamCursor } from "../lib/cursor.mjs";
+import { HeldEvents } from "../lib/held.mjs";
 
 const [ONE, TWO] = [Buffer.alloc(16, 1), Buffer.alloc(16, 2)];
 const [OLD, NEW] = [Buffer.alloc(8, 1), Buffer.alloc(8, 2)];
 const at = (seq, instance = ONE, epoch = OLD) => ({ instance, epoch, seq });
 
 const started = (last) => {
-  const cursor = new StreamCursor("m/1/0");
+  const cursor = new StreamCursor("m/1/0", new HeldEvents(0, () => 0));
   cursor.start(ONE, OLD, last);
   return cursor;
 };

@@ -1,5 +1,7 @@
 //! A reader's position in one of the kernel's streams, and what to do with each event (SPEC.md, §3.1). No I/O.
 
+use crate::feed::{HEALTH, PEERS};
+use crate::held::HeldEvents;
 use crate::kernel_events::{KernelEvent, Place};
 
 /// What an event means.
@@ -15,8 +17,9 @@ pub(crate) enum Verdict {
 pub(crate) struct Cursor {
     pub stream: String,
     pub losses: Vec<KernelEvent>,
-    /// A replay is under way: live events are skipped, since it brings them.
+    /// A replay is under way: live events are held, or left to it.
     pub behind: bool,
+    pub held: HeldEvents,
     /// A heartbeat has come: the subscription is in force.
     pub heard: bool,
     /// (instance, epoch, last seq seen); none before the first event.
@@ -26,8 +29,14 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    pub fn new(stream: String) -> Self {
-        Cursor { stream, losses: Vec::new(), behind: false, heard: false, at: None, highest: 0 }
+    pub fn new(stream: String, held_bytes: usize) -> Self {
+        let held = HeldEvents::new(held_bytes);
+        Cursor { stream, losses: Vec::new(), behind: false, held, heard: false, at: None, highest: 0 }
+    }
+
+    /// Of health and peers the whole state is requested instead of a replay.
+    pub fn is_messages(&self) -> bool {
+        self.stream != HEALTH && self.stream != PEERS
     }
 
     /// Where it stands; none before the first event.
@@ -129,7 +138,7 @@ mod tests {
     }
 
     fn cursor() -> Cursor {
-        Cursor::new("m/1/0".to_owned())
+        Cursor::new("m/1/0".to_owned(), 0)
     }
 
     #[test]

@@ -13,12 +13,11 @@ use tokio::task::JoinHandle;
 use crate::cursor::Cursor;
 use crate::error::{Code, Error, Result};
 use crate::feed_task::FeedTask;
+use crate::held::OVERHEAD;
 use crate::kernel::KernelClient;
 use crate::kernel_events::{KernelEvent, Place};
 
 const DEFAULT_BYTES: usize = 8 << 20;
-/// What an event takes besides its payload, roughly: many small ones count too.
-const OVERHEAD: usize = 512;
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const HEALTH: &str = "p";
 pub(crate) const PEERS: &str = "n";
@@ -172,10 +171,11 @@ impl KernelClient {
     /// Errors: `NotReady` if they do not come into force, and those of [`KernelClient::lease`].
     pub async fn events(&self, options: FeedOptions) -> Result<KernelFeed> {
         let cluster = self.network().cluster;
-        let mut cursors: Vec<Cursor> =
-            options.shards.iter().map(|shard| Cursor::new(format!("m/{cluster}/{shard}"))).collect();
+        let mut streams: Vec<String> = options.shards.iter().map(|shard| format!("m/{cluster}/{shard}")).collect();
         let extra = [(options.health, HEALTH), (options.peers, PEERS)];
-        cursors.extend(extra.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| Cursor::new((*name).to_owned())));
+        streams.extend(extra.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| (*name).to_owned()));
+        let held_bytes = options.max_bytes / (2 * streams.len().max(1));
+        let mut cursors: Vec<Cursor> = streams.into_iter().map(|stream| Cursor::new(stream, held_bytes)).collect();
         if cursors.is_empty() {
             return Err(Error::bad("a feed of no stream: name shards, health or peers"));
         }

@@ -1,39 +1,33 @@
 //! The task that owns a feed's socket, and catches up on what is missing.
 
+mod replay;
+mod silence;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmpv::Value;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
-use crate::bytes::{Bytes, Id};
-use crate::contract::{NodeHealth, PeersListReply, StreamReplayReply, StreamState};
+use crate::bytes::Bytes;
 use crate::cursor::{Cursor, Verdict};
-use crate::error::{Code, Error, Result};
-use crate::feed::{FeedShared, HEALTH, PEERS};
+use crate::error::Result;
+use crate::feed::FeedShared;
 use crate::kernel::KernelClient;
-use crate::kernel_events::{decode_header, other_version, Content, Header, KernelEvent, Place};
-use crate::link::Call;
-use crate::link_task::Outgoing;
-use crate::socket::{Socket, FULL_RETRY};
-use crate::wire::{decode_reply, parse, Body, Frames};
+use crate::kernel_events::{decode_header, other_version, Content, Header, KernelEvent};
+use crate::socket::Socket;
+use crate::wire::Frames;
+
+use self::replay::Fetched;
 
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Heartbeats that may be missing before the kernel is asked whether it is there.
 const MISSED: u32 = 3;
-const CONTROL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events taken in one round, so that replays and notices get their turn.
 const ROUND: usize = 256;
-
-enum Fetched {
-    Health(NodeHealth),
-    Peers(PeersListReply),
-    Page { events: Vec<(Vec<u8>, Vec<u8>)>, complete: bool },
-}
 
 /// Which cursor is being served, and what for.
 type Work = Pin<Box<dyn Future<Output = (usize, Result<Fetched>)> + Send>>;
@@ -176,9 +170,15 @@ impl FeedTask {
                 self.report(at); // a loss comes before what follows it
                 self.show(at, header, payload);
             }
-            Verdict::CatchUp => cursor.behind = true,
-            Verdict::Skip if header.content != Content::Heartbeat => self.shared.queue().counters.skipped += 1,
-            Verdict::Skip => {}
+            Verdict::CatchUp | Verdict::Skip => {
+                let gap = cursor.behind || verdict == Verdict::CatchUp;
+                cursor.behind = gap;
+                if header.content != Content::Heartbeat {
+                    let hold = gap && !full && cursor.is_messages();
+                    let dropped = if hold { cursor.held.add(header, payload) } else { 1 + cursor.held.clear() };
+                    self.shared.queue().counters.skipped += dropped;
+                }
+            }
         }
         self.report(at);
         self.tell_heard();
@@ -211,124 +211,12 @@ impl FeedTask {
     fn report(&mut self, at: usize) {
         let cursor = &mut self.cursors[at];
         let losses = std::mem::take(&mut cursor.losses);
-        if cursor.stream == HEALTH || cursor.stream == PEERS {
+        if !cursor.is_messages() {
             cursor.behind |= !losses.is_empty(); // the complete state replaces the changes that are lost
             return;
         }
         let mut queue = self.shared.queue();
         losses.into_iter().for_each(|loss| queue.put(loss));
-    }
-
-    // -- catching up -------------------------------------------------------------------------------------------------
-
-    /// One request at a time: the kernel takes one replay of a consumer at once.
-    fn begin_work(&mut self) {
-        if self.work.is_some() || self.retry_at.is_some() || self.shared.queue().full() {
-            return;
-        }
-        let Some(at) = self.cursors.iter().position(|cursor| cursor.behind) else { return };
-        let (client, stream, place) = (self.client.clone(), self.cursors[at].stream.clone(), self.cursors[at].at());
-        self.shared.queue().counters.replays += u64::from(stream != HEALTH && stream != PEERS);
-        self.work = Some(Box::pin(async move { (at, fetch(&client, &stream, place).await) }));
-    }
-
-    fn take(&mut self, at: usize, fetched: Result<Fetched>) {
-        let highest = self.cursors[at].highest();
-        let cursor = &mut self.cursors[at];
-        match fetched {
-            Ok(Fetched::Health(health)) => {
-                cursor.jump(highest);
-                cursor.behind = false;
-                self.shared.queue().put(KernelEvent::Health { health });
-            }
-            Ok(Fetched::Peers(list)) => {
-                cursor.jump(highest);
-                cursor.behind = false;
-                self.shared.queue().put(KernelEvent::PeersSnapshot { peers: list.peers });
-            }
-            Ok(Fetched::Page { events, complete }) => {
-                cursor.behind = !complete;
-                for (header, payload) in events {
-                    match decode_header(&header) {
-                        Ok(header) if self.cursors[at].replayed(header.place) == Verdict::Keep => {
-                            self.report(at);
-                            self.show(at, header, payload);
-                        }
-                        Ok(_) => {}
-                        Err(error) => return self.failed(at, error),
-                    }
-                }
-            }
-            Err(error) => return self.failed(at, error),
-        }
-        self.retry = RETRY;
-        self.report(at);
-    }
-
-    fn failed(&mut self, at: usize, error: Error) {
-        let instance = self.client.instance();
-        let cursor = &mut self.cursors[at];
-        let first = error.detail("first").and_then(Value::as_u64);
-        match (error.code, first) {
-            (Code::Trimmed, Some(first)) if cursor.at().is_some_and(|place| first > place.seq + 1) => {
-                cursor.give_up(first - 1, "no longer in the kernel's ring");
-            }
-            (Code::EpochChanged, _) => match parse::<StreamState>(error.detail.clone()) {
-                // It names the epoch that we asked for: no stream was restarted.
-                Ok(state) if cursor.at().is_some_and(|at| at.epoch == state.epoch) => self.retry_later(),
-                Ok(state) => {
-                    let place = Place { instance, epoch: state.epoch, seq: 0 };
-                    cursor.begin_again(place, "the kernel restarted this stream");
-                    self.retry_at = Some(Instant::now() + RETRY); // it may restart once more
-                }
-                Err(_) => give_up(cursor, &error),
-            },
-            _ if error.retriable => self.retry_later(),
-            _ => give_up(cursor, &error),
-        }
-        self.report(at);
-    }
-
-    fn retry_later(&mut self) {
-        self.retry_at = Some(Instant::now() + self.retry);
-        self.retry = (self.retry * 2).min(RETRY_MAX);
-    }
-
-    // -- silence -----------------------------------------------------------------------------------------------------
-
-    /// Ask the control socket when three heartbeats are missing (SPEC.md, §3.1). A kernel that hangs keeps its
-    /// connections, so nothing else shows it.
-    fn watch(&mut self) {
-        self.drain(); // this task may have had no turn: what waits in the socket comes first
-        self.watch_at = Instant::now() + self.beat;
-        let beating = self.cursors.iter().any(|cursor| beats(cursor, self.lease));
-        let silent = self.down || self.last_word.elapsed() > MISSED * self.beat;
-        if !silent || !beating || self.heard.is_some() || self.asking.is_some() || !self.client.inner.link.ready() {
-            return;
-        }
-        self.asking = Some(Box::pin(answers(self.client.inner.control.clone())));
-    }
-
-    /// A kernel that answers may have sent events that did not come.
-    fn answered(&mut self, answers: bool) {
-        if !self.client.inner.link.ready() {
-            return;
-        }
-        if !answers {
-            if !std::mem::replace(&mut self.down, true) {
-                let reason = "no heartbeat, and no answer from its control socket".to_owned();
-                self.shared.queue().put(KernelEvent::KernelLost { reason });
-            }
-            return;
-        }
-        if std::mem::take(&mut self.down) {
-            let instance = self.client.instance();
-            self.shared.queue().put(KernelEvent::KernelFound { instance, restarted: false });
-        }
-        self.last_word = Instant::now();
-        for cursor in self.cursors.iter_mut().filter(|cursor| beats(cursor, self.lease)) {
-            cursor.behind = true;
-        }
     }
 
     // -- the kernel --------------------------------------------------------------------------------------------------
@@ -358,43 +246,9 @@ impl FeedTask {
     }
 }
 
-fn give_up(cursor: &mut Cursor, error: &Error) {
-    cursor.give_up(cursor.highest(), &error.to_string());
-    cursor.behind = false;
-}
-
 /// A shard that we do not lease may stay silent.
 fn beats(cursor: &Cursor, lease: bool) -> bool {
-    lease || cursor.stream == HEALTH || cursor.stream == PEERS
-}
-
-/// Whether a control socket answers.
-async fn answers(endpoint: String) -> bool {
-    let Ok((mut dealer, _monitor)) = Socket::dealer() else { return false };
-    if dealer.connect(&endpoint).is_err() {
-        return false;
-    }
-    let budget = CONTROL_TIMEOUT.as_millis() as u64;
-    let question = Outgoing::new(&Id::random(), budget, 0, Call::new("health", Body::new(), Vec::new()));
-    let asked = async {
-        let mut sent = false;
-        loop {
-            sent = sent || dealer.send(question.frames());
-            match dealer.receive() {
-                Some(frames) => {
-                    if decode_reply(frames).is_ok() {
-                        return;
-                    }
-                }
-                None if dealer.pending() => {}
-                None => tokio::select! {
-                    () = dealer.changed() => {}
-                    () = tokio::time::sleep(FULL_RETRY), if !sent => {}
-                },
-            }
-        }
-    };
-    tokio::time::timeout(CONTROL_TIMEOUT, asked).await.is_ok()
+    lease || !cursor.is_messages()
 }
 
 async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
@@ -402,34 +256,4 @@ async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>)
         Some(work) => work.await,
         None => std::future::pending().await,
     }
-}
-
-async fn fetch(client: &KernelClient, stream: &str, place: Option<Place>) -> Result<Fetched> {
-    match stream {
-        HEALTH => client.health().await.map(Fetched::Health),
-        PEERS => client.peers().await.map(Fetched::Peers),
-        _ => {
-            let place = place.ok_or_else(|| Error::bad("a stream that has not begun"))?;
-            let body = Body::new()
-                .with("stream", stream)
-                .with("epoch", Value::Binary(place.epoch.to_vec()))
-                .with("after", place.seq);
-            let _one_at_a_time = client.inner.replay.lock().await;
-            let mut reply = client.call("stream.replay", body, Vec::new()).await?;
-            let blobs = std::mem::take(&mut reply.blobs);
-            page(reply.parse()?, blobs)
-        }
-    }
-}
-
-fn page(reply: StreamReplayReply, blobs: Vec<Vec<u8>>) -> Result<Fetched> {
-    if blobs.len() != 2 * usize::from(reply.events) || (blobs.is_empty() && !reply.complete) {
-        return Err(Error::bad(format!("stream.replay: {} blobs for {} events", blobs.len(), reply.events)));
-    }
-    let mut blobs = blobs.into_iter();
-    let mut events = Vec::with_capacity(usize::from(reply.events));
-    while let (Some(header), Some(payload)) = (blobs.next(), blobs.next()) {
-        events.push((header, payload));
-    }
-    Ok(Fetched::Page { events, complete: reply.complete })
 }

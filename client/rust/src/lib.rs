@@ -10,6 +10,7 @@ mod error;
 mod feed;
 mod feed_task;
 mod fields;
+mod held;
 mod hooks;
 mod kernel;
 mod kernel_events;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from mapi_proc.kernel_link.tracker import UNKNOWN_NS, Live, Missed, StreamPlace, StreamTracker, uncovered
@@ -41,7 +43,7 @@ def test_live_events_in_order_are_delivered_and_repeats_dropped() -> None:
     assert tracker.position == StreamPlace(I1, E1, 2, 1000)
 
 
-def test_a_gap_asks_for_a_resync_and_then_drops_until_replayed() -> None:
+def test_a_gap_asks_for_a_resync_and_then_waits_until_replayed() -> None:
     tracker = fresh()
     assert tracker.live(I1, E1, 3, 1003) is Live.RESYNC
     assert tracker.live(I1, E1, 4, 1004) is Live.DROP
@@ -56,6 +58,50 @@ def test_a_gap_asks_for_a_resync_and_then_drops_until_replayed() -> None:
     tracker.page_done(5, complete=True)
     assert tracker.live(I1, E1, 6, 1006) is Live.DELIVER
     assert tracker.missed == []
+
+
+class Event(NamedTuple):
+    instance: bytes
+    epoch: bytes
+    seq: int
+
+
+def held(tracker: StreamTracker, *seqs: int) -> None:
+    for seq in seqs:
+        assert tracker.live(I1, E1, seq, 1000 + seq) is not Live.DELIVER
+        assert tracker.hold(Event(I1, E1, seq), b"") == 0
+
+
+def taken(tracker: StreamTracker) -> list[int]:
+    events = [event for event, _ in tracker.take_held()]
+    assert all(tracker.replayed(event.seq, 1000 + event.seq) for event in events)
+    return [event.seq for event in events]
+
+
+def test_a_replay_ends_where_the_live_events_begin_that_came_meanwhile() -> None:
+    tracker = fresh()
+    held(tracker, 3, 4)
+    tracker.leased(I1, E1, 1, 4, [(1000, None)], 1005)
+    assert taken(tracker) == [], "1 and 2 are missing"
+    assert [tracker.replayed(seq, 1000 + seq) for seq in (1, 2)] == [True, True]
+    tracker.page_done(2, complete=False)
+    held(tracker, 5)
+    assert taken(tracker) == [3, 4, 5]
+    assert not tracker.behind
+    assert tracker.live(I1, E1, 6, 1006) is Live.DELIVER
+
+
+def test_what_comes_before_the_reply_to_a_lease_is_not_lost() -> None:
+    tracker = StreamTracker(None, 1000)
+    held(tracker, 7, 8)
+    tracker.leased(I1, E1, 1, 6, [(1000, None)], 1005)
+    assert taken(tracker) == [7, 8]
+    assert tracker.live(I1, E1, 8, 1008) is Live.DROP
+    assert tracker.hold(Event(I1, E1, 8), b"") == 1, "a duplicate"
+    tracker.suspect()
+    held(tracker, 9)
+    tracker.leased(I1, E1, 1, 8, [(1000, None)], 1009)
+    assert taken(tracker) == [9]
 
 
 def test_a_heartbeat_shows_the_loss_of_the_last_events() -> None:

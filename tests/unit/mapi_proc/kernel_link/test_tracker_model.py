@@ -3,6 +3,8 @@ nor reported as missing is a lie."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +28,14 @@ STEPS = st.sampled_from(
         "lose the kernel",
     ]
 )
+
+
+class Held(NamedTuple):
+    instance: bytes
+    epoch: bytes
+    seq: int
+    time: int
+    message: int
 
 
 class World:
@@ -66,8 +76,12 @@ class World:
             return
         self.head += 1
         self.ring.append((self.head, self.now, message))
-        if not lost and self.tracker.live(self.instance, self.epoch, self.head, self.now) is Live.DELIVER:
+        if lost:
+            return
+        if self.tracker.live(self.instance, self.epoch, self.head, self.now) is Live.DELIVER:
             self.delivered.append(message)
+        else:
+            self.tracker.hold(Held(self.instance, self.epoch, self.head, self.now, message), b"")
 
     def heartbeat(self) -> None:
         self.tracker.heartbeat(self.instance, self.epoch, self.head, self.now, self.covered)
@@ -79,6 +93,13 @@ class World:
         coverage = self.coverage.intervals()
         self.tracker.leased(self.instance, self.epoch, first, self.head, coverage, self.now)
         self.check_notices()
+        self.held()
+
+    def held(self) -> None:
+        """What came live before the lease or the replay was there."""
+        for event, _ in self.tracker.take_held():
+            if self.tracker.replayed(event.seq, event.time):
+                self.delivered.append(event.message)
 
     def check_notices(self) -> None:
         self.missed += self.tracker.missed
@@ -100,6 +121,7 @@ class World:
                 self.delivered.append(message)
         last = events[-1][0] if events else tracker.seq
         tracker.page_done(last, last == self.head)
+        self.held()
 
     def restart_us(self) -> None:
         """From what was kept on disk."""

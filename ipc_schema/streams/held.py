@@ -1,7 +1,7 @@
-"""Live events that come while earlier ones are replayed. No I/O.
+"""Live events that a reader holds while earlier ones are replayed, without I/O (SPEC.md, "Streams").
 
-Without them each replay would miss what comes before its answer: a busy stream would be replayed for ever,
-and each event received twice.
+A reader that dropped them would miss what comes before each answer: it would replay a busy stream for ever,
+and receive each event twice.
 """
 
 from __future__ import annotations

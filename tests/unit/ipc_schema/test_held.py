@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from logos_client._held import HeldEvents
+from ipc_schema.streams import HeldEvents
 
 
 class Live(NamedTuple):
