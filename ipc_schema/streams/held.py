@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+__all__ = ["HeldEvents"]
+
 _OVERHEAD: Final = 512
 
 
