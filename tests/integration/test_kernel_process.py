@@ -140,7 +140,7 @@ def test_control_ends_it_with_an_answer(directory: Path) -> None:
     with KernelProcess(directory / "k") as kernel:
         assert kernel.control().ok("shutdown") == {}
         assert kernel.process is not None
-        assert kernel.process.wait(5) == 0
+        assert kernel.process.wait(30) == 0
 
 
 def test_a_data_directory_that_cannot_be_used(directory: Path) -> None:

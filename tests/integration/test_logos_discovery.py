@@ -69,7 +69,7 @@ def test_discv5_is_seen_stopped_started_and_given_a_node_to_begin_with() -> None
             (("start", "--json"), '{"running": true, "changed": true}\n'),
         ):
             done = logos("discovery", *words, *at(lost.directory))
-            assert (done.returncode, done.stdout) == (Exit.OK, text)
+            assert (done.returncode, done.stdout) == (Exit.OK, text), done.stderr
 
 
 def test_a_node_of_another_cluster_is_warned() -> None:

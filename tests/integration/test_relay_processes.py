@@ -59,7 +59,7 @@ class Process:
         assert self._child.stdout is not None
         self._child.stdin.close()
         try:
-            assert self._child.wait(10) == 0
+            assert self._child.wait(60) == 0
         finally:
             self._child.kill()
             self._child.stdout.close()

@@ -71,7 +71,7 @@ class EventInbox:
         return "\n".join(["", "events not taken:", *events, "log:", *self._log])
 
     def wait_event(
-        self, kind: str, matches: Callable[[Event], bool] = lambda event: True, *, deadline: float = 10.0
+        self, kind: str, matches: Callable[[Event], bool] = lambda event: True, *, deadline: float = 30.0
     ) -> Event:
         """Take and return the first event of this kind that matches; others stay for later calls."""
 

@@ -84,7 +84,7 @@ class JsonLinesProcess(EventInbox):
 
     # --- talking ------------------------------------------------------------------------------------------
 
-    def request(self, cmd: str, *, deadline: float = 10.0, **arguments: Any) -> Any:
+    def request(self, cmd: str, *, deadline: float = 30.0, **arguments: Any) -> Any:
         """Run one command and return its result. Raises CommandError, PeerTimeoutError, PeerEndedError."""
         self._next_id += 1
         command = {"id": self._next_id, "cmd": cmd, **arguments}

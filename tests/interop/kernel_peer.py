@@ -199,7 +199,7 @@ class KernelPeer(RelayNode):
         reply: type[B],
         *,
         blobs: Sequence[bytes] = (),
-        deadline: float = 15.0,
+        deadline: float = 40.0,
     ) -> B:
         """One request, one reply. Raises IpcError, PeerTimeoutError, PeerEndedError."""
         correlation = os.urandom(16)
@@ -233,7 +233,7 @@ class KernelPeer(RelayNode):
         peers = self._call(methods.PEERS_LIST, None, methods.PeersListReply).peers
         return next((peer for peer in peers if peer.peer_id == peer_id and peer.direction), None)
 
-    def dial(self, address: str, *, deadline: float = 15.0) -> str:
+    def dial(self, address: str, *, deadline: float = 40.0) -> str:
         request = methods.PeersConnectRequest(addresses=(address,))
         reply = self._call(methods.PEERS_CONNECT, request, methods.PeersConnectReply, deadline=deadline)
         (result,) = reply.results
@@ -281,14 +281,14 @@ class KernelPeer(RelayNode):
 
     # --- waiting for state --------------------------------------------------------------------------------
 
-    def wait_meshed(self, peer_id: str, *, deadline: float = 15.0) -> None:
+    def wait_meshed(self, peer_id: str, *, deadline: float = 40.0) -> None:
         def look() -> bool | None:
             reply = self._call(RELAY_MESH, RelayPeersRequest(), RelayPeersReply)
             return True if any(peer_id in mesh for mesh in reply.topics.values()) else None
 
         self._until(f"mesh with {peer_id}", look, deadline)
 
-    def wait_shards(self, peer_id: str, *, deadline: float = 15.0) -> tuple[int, tuple[int, ...]]:
+    def wait_shards(self, peer_id: str, *, deadline: float = 40.0) -> tuple[int, tuple[int, ...]]:
         def look() -> tuple[int, tuple[int, ...]] | None:
             record = self._record(peer_id)
             return (record.cluster, record.shards) if record and record.cluster is not None else None

@@ -85,7 +85,7 @@ class RelayNode(EventInbox):
         return next(text for text in self.addresses if ("/ws" in text) == (transport == "ws"))
 
     @abstractmethod
-    def dial(self, address: str, *, deadline: float = 15.0) -> str:
+    def dial(self, address: str, *, deadline: float = 40.0) -> str:
         """Connect to a multiaddr; returns the peer id."""
 
     @abstractmethod
@@ -108,19 +108,19 @@ class RelayNode(EventInbox):
     # --- events -------------------------------------------------------------------------------------------
 
     def next_message(
-        self, matches: Callable[[SeenMessage], bool] = lambda message: True, *, deadline: float = 10.0
+        self, matches: Callable[[SeenMessage], bool] = lambda message: True, *, deadline: float = 30.0
     ) -> SeenMessage:
         """Take the first reported message that matches."""
         event = self.wait_event("message", lambda entry: matches(_message(entry)), deadline=deadline)
         return _message(event)
 
-    def wait_connected(self, peer_id: str, *, deadline: float = 15.0) -> None:
+    def wait_connected(self, peer_id: str, *, deadline: float = 40.0) -> None:
         self.wait_event("connected", lambda event: bool(event["peerId"] == peer_id), deadline=deadline)
 
-    def wait_disconnected(self, peer_id: str, *, deadline: float = 15.0) -> None:
+    def wait_disconnected(self, peer_id: str, *, deadline: float = 40.0) -> None:
         self.wait_event("disconnected", lambda event: bool(event["peerId"] == peer_id), deadline=deadline)
 
-    def wait_meshed(self, peer_id: str, *, deadline: float = 15.0) -> None:
+    def wait_meshed(self, peer_id: str, *, deadline: float = 40.0) -> None:
         """Until the peer is in this node's mesh (grafted by either of the two)."""
         self.wait_event(
             "mesh",
@@ -128,7 +128,7 @@ class RelayNode(EventInbox):
             deadline=deadline,
         )
 
-    def wait_shards(self, peer_id: str, *, deadline: float = 15.0) -> tuple[int, tuple[int, ...]]:
+    def wait_shards(self, peer_id: str, *, deadline: float = 40.0) -> tuple[int, tuple[int, ...]]:
         """Cluster and shards of a peer's metadata, once this node has stored it."""
         event = self.wait_event("shards", lambda entry: bool(entry["peerId"] == peer_id), deadline=deadline)
         return event["clusterId"], tuple(event["shards"])
@@ -147,7 +147,7 @@ class RelayPeer(JsonLinesProcess, RelayNode):
         self.peer_id = ready["peerId"]
         self.addresses = tuple(ready["addresses"])
 
-    def dial(self, address: str, *, deadline: float = 15.0) -> str:
+    def dial(self, address: str, *, deadline: float = 40.0) -> str:
         return str(self.request("dial", address=address, deadline=deadline)["peerId"])
 
     def hang_up(self, peer_id: str) -> None:

@@ -21,7 +21,7 @@ from logos_sockets import DEALER_LINGER_MS
 from tests.support.fork_server import ChildProcess, start_module
 
 START_SECONDS = 30.0
-REPLY_SECONDS = 10.0
+REPLY_SECONDS = 30.0
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -269,7 +269,7 @@ def kernels(directory: Path, *options: Sequence[str]) -> Iterator[list[KernelPro
             kernel.__exit__(None, None, None)
 
 
-def eventually(check: Any, seconds: float = 15.0) -> Any:
+def eventually(check: Any, seconds: float = 40.0) -> Any:
     """Ask `check` until what it returns is true, and return it; AssertionError after `seconds`."""
     end = time.monotonic() + seconds
     while True:

@@ -97,7 +97,7 @@ class MapiProcess:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def stop(self, timeout: float = 10.0) -> int:
+    def stop(self, timeout: float = 30.0) -> int:
         """SIGTERM; the exit code."""
         assert self._process is not None
         if self._process.poll() is None:

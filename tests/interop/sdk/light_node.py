@@ -95,7 +95,7 @@ class LightNode(JsonLinesProcess):
     def dial(self, address: str) -> None:
         self.request("dial", address=address)
 
-    def wait_for_peers(self, protocols: Sequence[str] = PROTOCOLS, *, seconds: float = 10.0) -> None:
+    def wait_for_peers(self, protocols: Sequence[str] = PROTOCOLS, *, seconds: float = 30.0) -> None:
         """The SDK's own `waitForPeers`: protocols identified and metadata exchanged."""
         milliseconds = int(seconds * 1000)
         self.request("wait", protocols=list(protocols), timeoutMs=milliseconds, deadline=seconds + 2)
@@ -185,11 +185,11 @@ class LightNode(JsonLinesProcess):
 
     # --- events -------------------------------------------------------------------------------------------
 
-    def next_message(self, *, deadline: float = 10.0) -> JsMessage:
+    def next_message(self, *, deadline: float = 30.0) -> JsMessage:
         """Take the first message that was pushed."""
         return _message(self.wait_event("message", deadline=deadline))
 
-    def wait_log(self, part: str, *, deadline: float = 10.0) -> str:
+    def wait_log(self, part: str, *, deadline: float = 30.0) -> str:
         """Take the first error in the SDK's log with this text in it."""
         return str(self.wait_event("log", lambda event: part in event["text"], deadline=deadline)["text"])
 

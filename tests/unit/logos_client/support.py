@@ -18,7 +18,7 @@ from tests.support.aio import AsyncTest
 RUNNERS: dict[str, Callable[..., Any]] = {"asyncio": asyncio.run, "uvloop": uvloop.run}
 
 
-def both_loops(deadline: float = 15.0) -> Callable[[AsyncTest], Callable[..., None]]:
+def both_loops(deadline: float = 60.0) -> Callable[[AsyncTest], Callable[..., None]]:
     """Run an async test on plain asyncio and again on uvloop, each within `deadline` seconds."""
 
     def wrap(function: AsyncTest) -> Callable[..., None]:
@@ -37,7 +37,7 @@ def both_loops(deadline: float = 15.0) -> Callable[[AsyncTest], Callable[..., No
     return wrap
 
 
-async def until(condition: Callable[[], bool], deadline: float = 5.0, what: str = "condition") -> None:
+async def until(condition: Callable[[], bool], deadline: float = 30.0, what: str = "condition") -> None:
     """Give the loop turns until `condition()` holds; fails after `deadline` seconds."""
     end = asyncio.get_running_loop().time() + deadline
     while not condition():

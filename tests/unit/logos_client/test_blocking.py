@@ -52,7 +52,7 @@ def no_thread_stays() -> Iterator[None]:
     wait_for(lambda: not (set(threading.enumerate()) - before), "all threads have ended")
 
 
-def wait_for(condition: Callable[[], bool], what: str, deadline: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, deadline: float = 30.0) -> None:
     end = time.monotonic() + deadline
     while not condition():
         assert time.monotonic() < end, f"not within {deadline:g} s: {what}"
