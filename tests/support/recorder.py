@@ -64,7 +64,7 @@ class Recorder:
     async def __aexit__(self, *_: object) -> None:
         await self.connection.close()
 
-    async def ask(self, method: str, timeout: float = 10.0, **body: Any) -> dict[str, Any]:
+    async def ask(self, method: str, timeout: float = 30.0, **body: Any) -> dict[str, Any]:
         """One request. Raises IpcError."""
         return dict((await self.connection.request(method, body, timeout=timeout)).body)
 
