@@ -49,7 +49,9 @@ def lease(dealer: Dealer) -> dict[str, object]:
 def ignored(dealer: Dealer) -> float:
     """Subscriptions to unknown streams, which are not confirmed."""
     metrics = dealer.ok("node.metrics")["metrics"]
-    return sum(value for name, _, value in metrics if name == "logos_delivery_ipc_subscriptions_ignored")
+    return float(
+        sum(value for name, _, value in metrics if name == "logos_delivery_ipc_subscriptions_ignored")
+    )
 
 
 def publish(dealer: Dealer, payload: bytes, **more: object) -> None:
