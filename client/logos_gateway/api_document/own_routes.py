@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from logos_gateway.api_document.parts import (
     JSON,
+    LEVEL,
     Operation,
     Schema,
     array,
+    flag,
     header,
     integer,
+    mapping,
+    number,
     obj,
     path,
     query,
@@ -32,8 +37,10 @@ _KEY: Final = header(
     "A request repeated with the same key is sent once",
     text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
 )
+_POSITION: Final = text(pattern="^[0-9a-f]{32}:[0-9]+$")
 _EVENTS: Final = {"text/event-stream": text()}
 _FLAG: Final = text(enum=["true", "false"])
+_own: Final = partial(Operation, problems=True)
 SOCKET_PATH: Final = "/apps/v1/{name}/socket"
 
 
@@ -42,82 +49,65 @@ def _json(schema: Schema, about: str = "The answer") -> dict[int, tuple[str, dic
 
 
 OWN: Final[dict[str, Operation]] = {
-    "GET /apps/v1": Operation(problems=True, answers=_json(ref("Apps"))),
-    "GET /apps/v1/{name}/subscriptions": Operation(
-        problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(obj({"topics": array(text())}))
+    "GET /apps/v1": _own(answers=_json(ref("Apps"))),
+    "GET /apps/v1/{name}/subscriptions": _own(
+        parameters=[_NAME, _TAKEOVER], answers=_json(obj({"topics": array(text())}))
     ),
-    "POST /apps/v1/{name}/subscriptions": Operation(
-        problems=True,
+    "POST /apps/v1/{name}/subscriptions": _own(
         parameters=[_NAME, _TAKEOVER],
         body=obj(
             {"topics": array(text(examples=["/weather/1/berlin/json"]), minItems=1)},
             {
-                "sinceLast": {
-                    "type": "boolean",
-                    "description": "Include messages since the topic was unsubscribed",
-                },
-                "historySeconds": {
-                    "type": "number",
-                    "minimum": 0,
-                    "maximum": 366 * 24 * 3600,
-                    "description": "Include messages of the last so many seconds",
-                },
+                "sinceLast": flag("Include messages since the topic was unsubscribed"),
+                "historySeconds": number(
+                    "Include messages of the last so many seconds", minimum=0, maximum=366 * 24 * 3600
+                ),
             },
         ),
         answers=_json(ref("TopicErrors"), "Topics that are not in `errors` are subscribed"),
     ),
-    "DELETE /apps/v1/{name}/subscriptions": Operation(
-        problems=True,
+    "DELETE /apps/v1/{name}/subscriptions": _own(
         parameters=[_NAME, _TAKEOVER],
         body=obj({"topics": array(text(), minItems=1)}),
         answers=_json(ref("TopicErrors")),
     ),
-    "GET /apps/v1/{name}/sends": Operation(
-        problems=True,
+    "GET /apps/v1/{name}/sends": _own(
         parameters=[_NAME, _TAKEOVER],
         answers=_json(
             obj(
                 {
                     "sends": array(ref("PendingSend")),
                     "total": integer(),
-                    "states": {"type": "object", "additionalProperties": integer()},
+                    "states": mapping(integer()),
                 }
             )
         ),
     ),
-    "POST /apps/v1/{name}/sends": Operation(
-        problems=True,
-        parameters=[
-            _NAME,
-            _TAKEOVER,
-            _KEY,
-        ],
+    "POST /apps/v1/{name}/sends": _own(
+        parameters=[_NAME, _TAKEOVER, _KEY],
         body=ref("Send"),
         answers={202: ("Stored; the outcome follows as events", {JSON: obj({"requestId": text()})})},
         headers={"Location": "Where its fate will be"},
     ),
-    "GET /apps/v1/{name}/sends/{requestId}": Operation(
-        problems=True, parameters=[_NAME, _ID, _TAKEOVER], answers=_json(ref("Fate"))
+    "GET /apps/v1/{name}/sends/{requestId}": _own(
+        parameters=[_NAME, _ID, _TAKEOVER], answers=_json(ref("Fate"))
     ),
-    "DELETE /apps/v1/{name}/sends/{requestId}": Operation(
-        problems=True,
+    "DELETE /apps/v1/{name}/sends/{requestId}": _own(
         parameters=[_NAME, _ID, _TAKEOVER],
-        answers=_json(obj({"cancelled": {"type": "boolean"}}), "`cancelled` is false if it is too late"),
+        answers=_json(obj({"cancelled": flag()}), "`cancelled` is false if it is too late"),
     ),
-    "GET /apps/v1/{name}/events": Operation(
-        problems=True,
+    "GET /apps/v1/{name}/events": _own(
         parameters=[
             _NAME,
             _TAKEOVER,
-            header("Last-Event-ID", "Resume after this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
-            query("after", "The same as a query parameter", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            header("Last-Event-ID", "Resume after this event", _POSITION),
+            query("after", "The same as a query parameter", _POSITION),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
             _READER,
         ],
         answers={200: ("Endless server-sent events: `data` is an AppEvent, `id` its position", _EVENTS)},
     ),
-    "POST /apps/v1/{name}/ack": Operation(
-        problems=True,
+    "POST /apps/v1/{name}/ack": _own(
         parameters=[_NAME, _TAKEOVER],
         body=obj(
             {"streamId": text(pattern="^[0-9a-f]{32}$"), "seq": integer(minimum=0)},
@@ -125,48 +115,39 @@ OWN: Final[dict[str, Operation]] = {
         ),
         answers={204: ("Stored", {})},
     ),
-    "GET /apps/v1/{name}/status": Operation(
-        problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(ref("AppStatus"))
-    ),
-    "GET /apps/v1/{name}/channels": Operation(
-        problems=True,
+    "GET /apps/v1/{name}/status": _own(parameters=[_NAME, _TAKEOVER], answers=_json(ref("AppStatus"))),
+    "GET /apps/v1/{name}/channels": _own(
         parameters=[_NAME, _TAKEOVER],
         answers=_json(obj({"channels": array(ref("Channel"))})),
     ),
-    "POST /apps/v1/{name}/channels": Operation(
-        problems=True,
+    "POST /apps/v1/{name}/channels": _own(
         parameters=[_NAME, _TAKEOVER],
         body=ref("NewChannel"),
         answers=_json(obj({"senderId": text("Our sender id in the channel")}), "Stored, and open"),
     ),
-    "GET /apps/v1/{name}/channels/{channelId}": Operation(
-        problems=True, parameters=[_NAME, _CHANNEL, _TAKEOVER], answers=_json(ref("ChannelStatus"))
+    "GET /apps/v1/{name}/channels/{channelId}": _own(
+        parameters=[_NAME, _CHANNEL, _TAKEOVER], answers=_json(ref("ChannelStatus"))
     ),
-    "DELETE /apps/v1/{name}/channels/{channelId}": Operation(
-        problems=True,
+    "DELETE /apps/v1/{name}/channels/{channelId}": _own(
         parameters=[_NAME, _CHANNEL, _TAKEOVER],
         answers={204: ("Closed, and its state deleted", {})},
     ),
-    "POST /apps/v1/{name}/channels/{channelId}/close": Operation(
-        problems=True,
+    "POST /apps/v1/{name}/channels/{channelId}/close": _own(
         parameters=[_NAME, _CHANNEL, _TAKEOVER],
         answers={204: ("Closed; its state is kept", {})},
     ),
-    "POST /apps/v1/{name}/channels/{channelId}/sends": Operation(
-        problems=True,
+    "POST /apps/v1/{name}/channels/{channelId}/sends": _own(
         parameters=[_NAME, _CHANNEL, _TAKEOVER, _KEY],
         body=ref("ChannelSend"),
         octets="The payload, up to about 25 MB",
         answers={202: ("Stored; the outcome follows as events", {JSON: obj({"requestId": text()})})},
         headers={"Location": "Where its fate will be"},
     ),
-    "GET /apps/v1/{name}/channels/{channelId}/sends/{requestId}": Operation(
-        problems=True,
+    "GET /apps/v1/{name}/channels/{channelId}/sends/{requestId}": _own(
         parameters=[_NAME, _CHANNEL, _ID, _TAKEOVER],
         answers=_json(ref("ChannelFate")),
     ),
-    "GET /kernel/v1/events": Operation(
-        problems=True,
+    "GET /kernel/v1/events": _own(
         parameters=[
             query("shards", "Messages of these shards, separated by commas", text(examples=["0,1"])),
             query("payload", "true: include payloads", _FLAG),
@@ -181,31 +162,24 @@ OWN: Final[dict[str, Operation]] = {
         ],
         answers={200: ("An endless stream of server-sent events", _EVENTS)},
     ),
-    "GET /gateway/v1/about": Operation(problems=True, answers=_json(ref("About"))),
-    "PUT /gateway/v1/log-level": Operation(
-        problems=True,
-        body=obj({"level": text(enum=["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "FATAL"])}),
-        answers=_json(obj({"previous": {"type": "object", "additionalProperties": text()}})),
+    "GET /gateway/v1/about": _own(answers=_json(ref("About"))),
+    "PUT /gateway/v1/log-level": _own(
+        body=obj({"level": LEVEL}),
+        answers=_json(obj({"previous": mapping(text())})),
     ),
 }
 
 
 def socket_operation() -> Operation:
     """Describe the WebSocket, which FastAPI leaves out of its document."""
-    return Operation(
-        problems=True,
+    return _own(
         parameters=[
             _NAME,
             _TAKEOVER,
             query("credit", "Bytes of events that may be sent before more are granted", integer(minimum=0)),
-            query("after", "Resume after this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("after", "Resume after this event", _POSITION),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
             _READER,
         ],
-        answers={
-            101: (
-                "A WebSocket with the subprotocol logos.json.v1 or logos.msgpack.v1",
-                {},
-            )
-        },
+        answers={101: ("A WebSocket with the subprotocol logos.json.v1 or logos.msgpack.v1", {})},
     )

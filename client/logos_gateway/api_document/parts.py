@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
+
+from ipc_schema.config.kinds import LOG_LEVELS
 
 Schema = dict[str, Any]
 
@@ -19,12 +22,20 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def text(about: str = "", **more: Any) -> Schema:
-    return {"type": "string", **({"description": about} if about else {}), **more}
+def _value(kind: str, about: str = "", **more: Any) -> Schema:
+    return {"type": kind, **({"description": about} if about else {}), **more}
 
 
-def integer(about: str = "", **more: Any) -> Schema:
-    return {"type": "integer", **({"description": about} if about else {}), **more}
+text: Final = partial(_value, "string")
+integer: Final = partial(_value, "integer")
+number: Final = partial(_value, "number")
+flag: Final = partial(_value, "boolean")
+LEVEL: Final = text(enum=list(LOG_LEVELS))
+
+
+def mapping(values: Schema, **more: Any) -> Schema:
+    """Return the schema of an object whose keys are names."""
+    return {"type": "object", "additionalProperties": values, **more}
 
 
 def array(items: Schema, **more: Any) -> Schema:

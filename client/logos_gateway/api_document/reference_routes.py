@@ -6,6 +6,7 @@ from typing import Final
 
 from logos_gateway.api_document.parts import (
     JSON,
+    LEVEL,
     TEXT,
     Operation,
     Schema,
@@ -170,9 +171,7 @@ REFERENCE: Final[dict[str, Operation]] = {
     "GET /admin/v1/peers/stats": Operation(answers=_json("PeerStatistics")),
     "GET /admin/v1/filter/subscriptions": Operation(answers=_list("FilterSubscriber")),
     "POST /admin/v1/log-level/{level}": Operation(
-        parameters=[
-            path("level", "", text(enum=["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "FATAL"]))
-        ],
+        parameters=[path("level", "", LEVEL)],
         answers=_OK,
     ),
 }

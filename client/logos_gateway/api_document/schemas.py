@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ipc_schema.errors import ErrorCode
-from logos_gateway.api_document.parts import Schema, array, integer, obj, ref, text
+from logos_gateway.api_document.parts import Schema, array, flag, integer, mapping, number, obj, ref, text
 
 _BASE64: Final[Schema] = {"type": "string", "contentEncoding": "base64", "pattern": "^[A-Za-z0-9+/]*={0,2}$"}
 _HASH: Final = text("Hash of a message", pattern="^0x[0-9a-f]{64}$")
-_NULLABLE_INTEGER: Final[Schema] = {"type": ["integer", "null"]}
 _NS: Final = integer("Nanoseconds since 1970")
 _STATES: Final = text("State of a protocol or of the node")
 _ID: Final = text("16 bytes", pattern="^[0-9a-f]{32}$")
@@ -23,7 +22,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "status": integer(),
             "detail": text("A human-readable explanation"),
             "code": text(enum=[*(str(code) for code in ErrorCode), *_OWN_CODES]),
-            "retriable": {"type": "boolean", "description": "The same request may succeed later"},
+            "retriable": flag("The same request may succeed later"),
         },
         {"retryAfterMs": integer("When to retry, if known")},
         description="Problem details (RFC 9457) with the code of the contract.",
@@ -37,7 +36,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "version": integer(minimum=0, maximum=2**32 - 1),
             "timestamp": _NS,
             "meta": _BASE64,
-            "ephemeral": {"type": "boolean"},
+            "ephemeral": flag(),
             "proof": _BASE64,
         },
         description="A message in the reference's JSON.",
@@ -48,9 +47,7 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "nodeHealth": _STATES,
             "connectionStatus": text(enum=["Disconnected", "PartiallyConnected", "Connected"]),
-            "protocolsHealth": array(
-                {"type": "object", "additionalProperties": text(), "description": "Name to state, and `desc`"}
-            ),
+            "protocolsHealth": array(mapping(text(), description="Name to state, and `desc`")),
         }
     ),
     "WakuPeer": obj(
@@ -62,13 +59,10 @@ SCHEMAS: Final[dict[str, Any]] = {
             "agent": text(),
             "origin": text(enum=["UnknownOrigin", "Discv5", "Static", "PeerExchange", "Dns", "Cache"]),
         },
-        {"score": {"type": "number"}},
+        {"score": number()},
     ),
     "ShardPeers": obj({"shard": integer(), "peers": array(ref("WakuPeer"))}),
-    "PeerStatistics": {
-        "type": "object",
-        "additionalProperties": {"type": "object", "additionalProperties": integer()},
-    },
+    "PeerStatistics": mapping(mapping(integer())),
     "FilterSubscriber": obj(
         {
             "peerId": text(),
@@ -97,7 +91,7 @@ SCHEMAS: Final[dict[str, Any]] = {
     "SendEvents": obj({"requestId": text(), "events": array({"type": "object"})}),
     "Send": obj(
         {"contentTopic": text(examples=["/weather/1/berlin/json"]), "payload": _BASE64},
-        {"meta": {"anyOf": [_BASE64, {"type": "null"}]}, "ephemeral": {"type": "boolean"}},
+        {"meta": {"anyOf": [_BASE64, {"type": "null"}]}, "ephemeral": flag()},
     ),
     "PendingSend": obj(
         {
@@ -119,13 +113,8 @@ SCHEMAS: Final[dict[str, Any]] = {
             "senderId": text("Made up and kept if absent", minLength=1, maxLength=512),
             "profile": text("The form that is written", enum=["reference", "raw", "js"]),
             "keys": array(_BASE64, maxItems=8, description="Of 32 bytes; the first encrypts, all decrypt"),
-            "keepKeys": {"type": "boolean", "description": "Store them: it opens by itself after a restart"},
-            "parity": {
-                "type": "number",
-                "minimum": 0,
-                "maximum": 1,
-                "description": "Parity segments a segment",
-            },
+            "keepKeys": flag("Store them: it opens by itself after a restart"),
+            "parity": number("Parity segments a segment", minimum=0, maximum=1),
         },
     ),
     "Channel": obj(
@@ -134,10 +123,10 @@ SCHEMAS: Final[dict[str, Any]] = {
             "contentTopic": text(),
             "senderId": text(),
             "profile": text(),
-            "encrypted": {"type": "boolean"},
-            "open": {"type": "boolean"},
-            "locked": {"type": "boolean", "description": "It waits for its keys"},
-            "hooks": {"type": "boolean", "description": "A client of the contract encrypts its segments"},
+            "encrypted": flag(),
+            "open": flag(),
+            "locked": flag("It waits for its keys"),
+            "hooks": flag("A client of the contract encrypts its segments"),
         }
     ),
     "ChannelStatus": obj(
@@ -158,7 +147,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
         ]
     },
-    "ChannelSend": obj({"payload": _BASE64}, {"ephemeral": {"type": "boolean"}}),
+    "ChannelSend": obj({"payload": _BASE64}, {"ephemeral": flag()}),
     "AppEvent": obj(
         {"kind": text("The contract's name of the event")},
         {"streamId": _ID, "seq": integer(), "timeNs": _NS},
@@ -170,22 +159,20 @@ SCHEMAS: Final[dict[str, Any]] = {
             obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
         ]
     },
-    "TopicErrors": obj(
-        {"errors": {"type": "object", "additionalProperties": text("Why the topic was refused")}}
-    ),
+    "TopicErrors": obj({"errors": mapping(text("Why the topic was refused"))}),
     "AppStatus": obj(
         {
             "connection": text(),
             "reason": text(),
-            "resyncing": {"type": "boolean"},
-            "topics": {"type": "object", "additionalProperties": text("Health of the topic")},
+            "resyncing": flag(),
+            "topics": mapping(text("Health of the topic")),
         }
     ),
     "App": obj(
         {
             "name": text(),
-            "durable": {"type": "boolean"},
-            "connected": {"type": "boolean"},
+            "durable": flag(),
+            "connected": flag(),
             "topics": integer(),
             "streamId": _ID,
             "acked": integer("Position: everything up to here is handled"),
@@ -193,7 +180,7 @@ SCHEMAS: Final[dict[str, Any]] = {
             "backlog": integer("Events behind the position"),
             "backlogBytes": integer(),
             "awayMs": {
-                **_NULLABLE_INTEGER,
+                "type": ["integer", "null"],
                 "description": "Since when it is away; null while it is connected",
             },
             "sends": integer("Sends without a fate"),
@@ -219,7 +206,7 @@ SCHEMAS: Final[dict[str, Any]] = {
                         )
                     ),
                     "total": integer(),
-                    "states": {"type": "object", "additionalProperties": integer()},
+                    "states": mapping(integer()),
                 }
             ),
         }
@@ -228,10 +215,10 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "version": text(),
             "scopes": array(text(enum=["apps", "kernel", "admin"])),
-            "rest": {"type": "boolean"},
-            "admin": {"type": "boolean"},
-            "messagingApi": {"type": "boolean"},
-            "kernel": {"type": "boolean"},
+            "rest": flag(),
+            "admin": flag(),
+            "messagingApi": flag(),
+            "kernel": flag(),
         },
         {
             "network": obj(
