@@ -11,7 +11,3 @@ any of them noticing.
 Decisions are in modules without I/O (`subjects`, `layout`, `positions`, `publish_window`, `duplicates`,
 `send_record`, `takeover`); the others are their asyncio shell.
 """
-
-from __future__ import annotations
-
-__all__: list[str] = []

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote
 
 from ipc_schema.message import WakuMessage
-from logos_client.kernel_events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF, KernelMessage
+from logos_client.kernel_events import KernelMessage
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 EXPECTED_SEQUENCE: Final = "Nats-Expected-Last-Subject-Sequence"
 CONTENT_TOPIC: Final = "Logos-Content-Topic"
 STORE: Final = "store"
 """Source of a message that the kernel did not deliver and a store had."""
-
-_SOURCES: Final[Mapping[int, str]] = {SOURCE_RELAY: "relay", SOURCE_FILTER: "filter", SOURCE_SELF: "self"}
-
-
-def source_name(source: int) -> str:
-    """Return the header's word for a source of the contract."""
-    return _SOURCES.get(source, str(source))
 
 
 def quoted(text: str) -> str:
@@ -30,9 +22,8 @@ def quoted(text: str) -> str:
     return quote(text, safe="/:;,.!?()[]{}<>@&=+$*'\"-_~")
 
 
-def unquoted(text: str) -> str:
-    """Undo `quoted`."""
-    return unquote(text)
+unquoted: Final = unquote
+"""Undo `quoted`."""
 
 
 def message_headers(digest: str, message: WakuMessage | KernelMessage, source: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ipc_schema.streams import StreamState
 from ipc_schema.streams.coverage import holes
 from ipc_schema.topics import autoshard
 from logos_bridge.figures import BridgeFigures
-from logos_bridge.headers import message_headers, source_name
+from logos_bridge.headers import message_headers
 from logos_bridge.jetstream import JetStreamLink, WrongRevisionError
 from logos_bridge.label_clock import UNKNOWN_NS, LabelClock
 from logos_bridge.positions import OutPosition, PositionError, first_span
@@ -31,7 +31,7 @@ from logos_bridge.store_fill import StoreFill
 from logos_bridge.subjects import encode_topic
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient, KernelFeed
-from logos_client.kernel_events import KernelFound, KernelLost, KernelMessage, StreamLoss
+from logos_client.kernel_events import KernelFound, KernelLost, KernelMessage, StreamLoss, source_name
 from logos_process.exits import StartError
 from logos_process.host_clock import boot_id, boot_ns
 

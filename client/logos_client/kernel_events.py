@@ -7,7 +7,7 @@ the kernel, `epoch` with each activation of the stream, `seq` has no gaps.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from ipc_schema.kernel import events as wire
 from ipc_schema.kernel.events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF
@@ -26,7 +26,16 @@ __all__ = [
     "PeerEvent",
     "PeersSnapshot",
     "StreamLoss",
+    "source_name",
 ]
+
+
+_SOURCES: Final = {SOURCE_RELAY: "relay", SOURCE_FILTER: "filter", SOURCE_SELF: "self"}
+
+
+def source_name(source: int) -> str:
+    """Return the word for a message's source; its number if it is one of a later version."""
+    return _SOURCES.get(source, str(source))
 
 
 class _KernelMessage(NamedTuple):

@@ -7,7 +7,3 @@ the host: it can be killed or left out without either noticing.
 - `apps`: an app's own journal over server-sent events and WebSocket, with resumption and acknowledgements.
 - `operator`: metrics, live kernel events and the dashboard.
 """
-
-from __future__ import annotations
-
-__all__: list[str] = []

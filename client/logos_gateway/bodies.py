@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from logos_gateway.json_values import encode_json
+from logos_gateway.problems import ProblemError
 
 MAX_BODY: Final = 16 * 1024 * 1024
 """Largest body (the reference's limit)."""
@@ -57,6 +58,15 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
     except ClientDisconnect:
         raise _gone() from None
     return b"".join(chunks)
+
+
+async def own_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """Return a body for one of our own routes. Raises `ProblemError`."""
+    try:
+        return await read_body(request, limit)
+    except TextRefusal as error:
+        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
+        raise ProblemError(error.status, code, error.text) from None
 
 
 def _gone() -> TextRefusal:

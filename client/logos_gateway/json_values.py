@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ipc_schema.message import WakuMessage
+from logos_client.events import MessageReceived
+from logos_client.kernel_events import KernelMessage
 
 _INT64: Final = 1 << 63
 _UINT32: Final = 1 << 32
@@ -72,11 +74,6 @@ def from_base64(text: object, what: str) -> bytes:
         raise BadBody(f"{what}: not base64: {error}") from None
 
 
-def show_hash(digest: bytes) -> str:
-    """Return a message hash as `0x` and hex."""
-    return "0x" + digest.hex()
-
-
 def read_message(value: object) -> WakuMessage:
     """Read a RelayWakuMessage; a missing timestamp is 0, for the kernel to stamp. Raises `BadBody`."""
     if not isinstance(value, dict):
@@ -124,19 +121,21 @@ def _optional_bytes(value: Mapping[str, Any], key: str) -> bytes:
     return b"" if value.get(key) is None else from_base64(value[key], key)
 
 
-def write_message(message: WakuMessage, *, proof: bool | None = True) -> dict[str, Any]:
+def write_message(
+    message: WakuMessage | KernelMessage | MessageReceived, *, proof: bool | None = True
+) -> dict[str, Any]:
     """Return a RelayWakuMessage. `meta` is omitted when empty. `proof`: True always, None when not empty,
     False never (relay, store and filter differ in that)."""
-    payload, topic, version, timestamp, meta, proof_bytes, ephemeral = message
     shown: dict[str, Any] = {
-        "payload": to_base64(payload),
-        "contentTopic": topic,
-        "version": version,
-        "timestamp": timestamp,
-        "ephemeral": ephemeral,
+        "payload": to_base64(message.payload),
+        "contentTopic": message.content_topic,
+        "version": message.version,
+        "timestamp": message.timestamp,
+        "ephemeral": message.ephemeral,
     }
-    if meta:
-        shown["meta"] = to_base64(meta)
+    if message.meta:
+        shown["meta"] = to_base64(message.meta)
+    proof_bytes = b"" if isinstance(message, MessageReceived) else message.proof
     if proof or (proof is None and proof_bytes):
         shown["proof"] = to_base64(proof_bytes)
     return shown

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from ipc_schema.message import WakuMessage
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient, KernelFeed
 from logos_client.kernel_events import SOURCE_FILTER, KernelMessage, StreamLoss
@@ -70,16 +69,4 @@ class RelayWatch:
     def _keep(self, event: KernelMessage) -> None:
         cache = self.filter if event.source == SOURCE_FILTER else self.auto
         if event.content_topic in cache:
-            cache.add(event.content_topic, _message(event), len(event.payload))
-
-
-def _message(event: KernelMessage) -> WakuMessage:
-    return WakuMessage(
-        event.payload,
-        event.content_topic,
-        event.version,
-        event.timestamp,
-        event.meta,
-        event.proof,
-        event.ephemeral,
-    )
+            cache.add(event.content_topic, event, len(event.payload))

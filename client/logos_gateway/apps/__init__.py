@@ -3,7 +3,3 @@
 The Messaging API owns the journal: it is on disk there, numbered by (stream id, seq), and kept until
 acknowledged. The gateway adds no state that a kill could lose.
 """
-
-from __future__ import annotations
-
-__all__: list[str] = []

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from logos_client import MessagingClient, PendingChannelSend
 from logos_client.events import ChannelMessageSent
 from logos_gateway.apps.routes import body_object, open_journal, request_id_of
-from logos_gateway.bodies import TextRefusal, json_response, read_body
+from logos_gateway.bodies import json_response, own_body
 from logos_gateway.json_values import BadBody, encode_json, from_base64
 from logos_gateway.problems import ProblemError
 
@@ -100,20 +100,14 @@ async def send_to_channel(request: Request) -> Response:
     """
     request_id = request_id_of(request.headers.get("idempotency-key"))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = {"payload": await _octets(request)} if kind == _OCTETS else await body_object(request)
+    body = (
+        {"payload": await own_body(request, _MAX_PAYLOAD)} if kind == _OCTETS else await body_object(request)
+    )
     body = {**body, "channelId": _channel_id(request)}
     await _send_under(request_id, (await open_journal(request)).client, body)
     shown = request_id.hex()
     location = f"{quote(request.scope['path'])}/{shown}"
     return Response(encode_json({"requestId": shown}), 202, {"Location": location}, "application/json")
-
-
-async def _octets(request: Request) -> bytes:
-    try:
-        return await read_body(request, _MAX_PAYLOAD)
-    except TextRefusal as error:
-        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
-        raise ProblemError(error.status, code, error.text) from None
 
 
 # --- shared by routes and WebSocket -----------------------------------------------------------------------

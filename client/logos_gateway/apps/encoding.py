@@ -6,8 +6,9 @@ from binascii import b2a_base64
 from functools import cache, lru_cache
 from typing import Any, Final
 
+from ipc_schema.message import format_hash
 from logos_client.events import ChannelMessageReceived, Event, MessageReceived
-from logos_gateway.json_values import json_text, show_hash, to_base64
+from logos_gateway.json_values import json_text, to_base64
 
 _OVERHEAD: Final = 256
 """Bytes that an event costs in addition to its payload."""
@@ -69,7 +70,7 @@ def _plain(name: str, value: bytes | tuple[Any, ...], *, binary: bool) -> Any:
     if isinstance(value, tuple):
         return list(value)
     if name == "message_hash":
-        return show_hash(value)
+        return format_hash(value)
     if name in _IDS:
         return value.hex()
     return value if binary else to_base64(value)

@@ -18,7 +18,7 @@ from logos_gateway.apps.encoding import event_parts
 from logos_gateway.apps.journal import Journal
 from logos_gateway.apps.sse import SSE_END, EventStreamResponse, sse_event, sse_head
 from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
-from logos_gateway.bodies import TextRefusal, json_response, read_body
+from logos_gateway.bodies import json_response, own_body
 from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
 from logos_gateway.state import gateway_of
@@ -54,14 +54,11 @@ async def open_journal(request: Request) -> Journal:
 async def body_object(request: Request) -> dict[str, Any]:
     """Return the body as a JSON object. Raises `ProblemError`."""
     try:
-        value = decode_json(await read_body(request))
+        value = decode_json(await own_body(request))
         if not isinstance(value, dict):
             raise BadBody("expected an object")
     except BadBody as error:
         raise ProblemError(400, "bad_request", f"body: {error}") from None
-    except TextRefusal as error:
-        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
-        raise ProblemError(error.status, code, error.text) from None
     return value
 
 

@@ -9,21 +9,21 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ipc_schema.message import format_hash
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_client.kernel_events import (
     HealthEvent,
     KernelEvent,
     KernelFound,
-    KernelLost,
     KernelMessage,
     PeerEvent,
     PeersSnapshot,
-    StreamLoss,
+    source_name,
 )
 from logos_gateway.apps.sse import EventStreamResponse, sse_event
 from logos_gateway.http_access import scopes_of
-from logos_gateway.json_values import encode_json, show_hash, to_base64
+from logos_gateway.json_values import encode_json, to_base64
 from logos_gateway.merging import merge
 from logos_gateway.operator.pulse import Pulse
 from logos_gateway.problems import ProblemError
@@ -34,8 +34,6 @@ router = APIRouter(prefix="/kernel/v1", tags=["kernel"])
 
 _FEED_BYTES: Final = 1 << 20
 _PARTS: Final = ("health", "peers", "figures", "apps", "payload")
-_LOCAL_KINDS: Final = {StreamLoss: "stream_loss", KernelLost: "kernel_lost", KernelFound: "kernel_found"}
-_SOURCES: Final = {0: "relay", 1: "filter", 2: "self"}
 
 
 @router.get("/events", summary="Live events of the kernel")
@@ -119,10 +117,10 @@ def _plain(event: KernelEvent, *, payload: bool) -> tuple[str, dict[str, Any]]:
                 "seq": event.seq,
                 "timeNs": event.time_ns,
                 "contentTopic": event.content_topic,
-                "messageHash": show_hash(event.message_hash),
+                "messageHash": format_hash(event.message_hash),
                 "timestamp": event.timestamp,
                 "ephemeral": event.ephemeral,
-                "source": _SOURCES.get(event.source, str(event.source)),
+                "source": source_name(event.source),
                 "size": len(event.payload),
             }
             if payload:
@@ -135,6 +133,4 @@ def _plain(event: KernelEvent, *, payload: bool) -> tuple[str, dict[str, Any]]:
         case PeersSnapshot():
             return "peers", {"peers": [one.to_body() for one in event.peers]}
     fields = {name: one.hex() if isinstance(one, bytes) else one for name, one in event._asdict().items()}
-    return {"StreamLoss": "stream_loss", "KernelLost": "kernel_lost"}.get(
-        type(event).__name__, "kernel_found"
-    ), fields
+    return event.kind, fields

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from ipc_schema.config.kinds import LOG_LEVELS
 from logos_client.control import ControlClient
-from logos_gateway.bodies import TextRefusal, json_response, read_body
+from logos_gateway.bodies import json_response, own_body
 from logos_gateway.http_access import scopes_of
 from logos_gateway.json_values import BadBody, decode_json
 from logos_gateway.operator.app_list import list_apps
@@ -73,13 +73,10 @@ async def log_level(request: Request) -> Response:
 
 async def _level(request: Request) -> str:
     try:
-        value = decode_json(await read_body(request, 1024))
+        value = decode_json(await own_body(request, 1024))
         level = value.get("level") if isinstance(value, dict) else None
         if not isinstance(level, str) or level.upper() not in LOG_LEVELS:
             raise BadBody(f"level: one of {', '.join(LOG_LEVELS)} is needed")
     except BadBody as error:
         raise ProblemError(400, "bad_request", str(error)) from None
-    except TextRefusal as error:
-        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
-        raise ProblemError(error.status, code, error.text) from None
     return level.upper()

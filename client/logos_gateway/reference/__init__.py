@@ -3,7 +3,3 @@
 It keeps what tools written for nwaku rely on, even where that loses data (reading empties a polling cache);
 `logos_gateway.apps` offers better.
 """
-
-from __future__ import annotations
-
-__all__: list[str] = []

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 from ipc_schema.config.addresses import UndialableError, can_dial, check_multiaddr, peer_id_in
+from ipc_schema.config.kinds import LOG_LEVELS
+from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.topics import PubsubTopic, TopicError, shard_topic
 from logos_client.control import ControlClient
@@ -24,8 +26,6 @@ from logos_process.logs import fields
 log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"])
-
-LOG_LEVELS: Final = ("TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "FATAL")
 
 SERVICE_PROTOCOLS: Final = (
     "/vac/waku/relay/2.0.0",
@@ -60,38 +60,31 @@ def _kernel(request: Request) -> KernelClient:
 # --- shapes -----------------------------------------------------------------------------------------------
 
 
-def show_peer(peer: PeerRecord) -> dict[str, Any]:
-    """Return a connected peer as the reference's WakuPeer."""
-    address = peer.address
+def _waku_peer(
+    peer: PeerRecord | KnownRecord, address: str, connected: str, agent: str = ""
+) -> dict[str, Any]:
     if address and "/p2p/" not in address:
         address = f"{address}/p2p/{peer.peer_id}"
-    shown: dict[str, Any] = {
-        "multiaddr": address,
-        "protocols": list(peer.protocols),
-        "shards": list(peer.shards),
-        "connected": "Connected",
-        "agent": peer.agent,
-        "origin": _ORIGINS.get(peer.origin, "UnknownOrigin"),
-    }
-    if peer.score is not None:
-        shown["score"] = peer.score
-    return shown
-
-
-def show_known(peer: Any) -> dict[str, Any]:
-    """Return an unconnected peer of the peer store as a WakuPeer."""
-    address = peer.addresses[0] if peer.addresses else ""
-    if address and "/p2p/" not in address:
-        address = f"{address}/p2p/{peer.peer_id}"
-    connected = "CannotConnect" if peer.failures else "CanConnect" if peer.last_success_ms else "NotConnected"
     return {
         "multiaddr": address,
         "protocols": list(peer.protocols),
         "shards": list(peer.shards),
         "connected": connected,
-        "agent": "",
+        "agent": agent,
         "origin": _ORIGINS.get(peer.origin, "UnknownOrigin"),
     }
+
+
+def show_peer(peer: PeerRecord) -> dict[str, Any]:
+    """Return a connected peer as the reference's WakuPeer."""
+    shown = _waku_peer(peer, peer.address, "Connected", peer.agent)
+    return shown if peer.score is None else {**shown, "score": peer.score}
+
+
+def show_known(peer: KnownRecord) -> dict[str, Any]:
+    """Return an unconnected peer of the peer store as a WakuPeer."""
+    connected = "CannotConnect" if peer.failures else "CanConnect" if peer.last_success_ms else "NotConnected"
+    return _waku_peer(peer, peer.addresses[0] if peer.addresses else "", connected)
 
 
 async def _all_peers(kernel: KernelClient) -> dict[str, dict[str, Any]]:
@@ -196,31 +189,25 @@ def _shard(request: Request) -> int:
 @router.get("/peers/relay", summary="Relay peers by shard")
 async def relay_peers(request: Request) -> Response:
     """`[{shard, peers}]` for each subscribed shard."""
-    kernel = _kernel(request)
-    return json_response(await _by_shard(kernel, await _relaying(kernel), mesh=False))
+    return await _of_all_shards(request, mesh=False)
 
 
 @router.get("/peers/mesh", summary="Mesh peers by shard")
 async def mesh_peers(request: Request) -> Response:
     """`[{shard, peers}]` for each subscribed shard."""
-    kernel = _kernel(request)
-    return json_response(await _by_shard(kernel, await _relaying(kernel), mesh=True))
+    return await _of_all_shards(request, mesh=True)
 
 
 @router.get("/peers/relay/on/{shardId}", summary="Relay peers of one shard")
 async def relay_peers_on(request: Request) -> Response:
     """`{shard, peers}`."""
-    kernel = _kernel(request)
-    await _relaying(kernel)
-    return json_response(await _of_shard(kernel, _shard(request), mesh=False))
+    return await _of_one_shard(request, mesh=False)
 
 
 @router.get("/peers/mesh/on/{shardId}", summary="Mesh peers of one shard")
 async def mesh_peers_on(request: Request) -> Response:
     """`{shard, peers}`."""
-    kernel = _kernel(request)
-    await _relaying(kernel)
-    return json_response(await _of_shard(kernel, _shard(request), mesh=True))
+    return await _of_one_shard(request, mesh=True)
 
 
 async def _relaying(kernel: KernelClient) -> NodeHealth:
@@ -230,24 +217,30 @@ async def _relaying(kernel: KernelClient) -> NodeHealth:
     return health
 
 
-async def _by_shard(kernel: KernelClient, health: NodeHealth, *, mesh: bool) -> list[dict[str, Any]]:
-    peers = {one.peer_id: one for one in await kernel.peers()}
+async def _of_all_shards(request: Request, *, mesh: bool) -> Response:
+    kernel = _kernel(request)
+    shards = [(one.shard, one.pubsub_topic) for one in (await _relaying(kernel)).shards]
+    return json_response(await _by_shard(kernel, shards, mesh=mesh))
+
+
+async def _of_one_shard(request: Request, *, mesh: bool) -> Response:
+    kernel = _kernel(request)
+    await _relaying(kernel)
+    shard = _shard(request)
+    topic = shard_topic(kernel.network.cluster, shard)
+    return json_response((await _by_shard(kernel, [(shard, topic)], mesh=mesh))[0])
+
+
+async def _by_shard(
+    kernel: KernelClient, shards: Iterable[tuple[int, str]], *, mesh: bool
+) -> list[dict[str, Any]]:
+    """Return `{shard, peers}` for each shard and its pubsub topic."""
+    peers = {one.peer_id: show_peer(one) for one in await kernel.peers()}
     topics = await (kernel.mesh() if mesh else kernel.relay_peers())
     return [
-        {"shard": shard.shard, "peers": _shown(topics.get(shard.pubsub_topic, ()), peers)}
-        for shard in health.shards
+        {"shard": shard, "peers": [peers[one] for one in topics.get(topic, ()) if one in peers]}
+        for shard, topic in shards
     ]
-
-
-async def _of_shard(kernel: KernelClient, shard: int, *, mesh: bool) -> dict[str, Any]:
-    topic = shard_topic(kernel.network.cluster, shard)
-    peers = {one.peer_id: one for one in await kernel.peers()}
-    topics = await (kernel.mesh() if mesh else kernel.relay_peers())
-    return {"shard": shard, "peers": _shown(topics.get(topic, ()), peers)}
-
-
-def _shown(ids: Iterable[str], peers: dict[str, PeerRecord]) -> list[dict[str, Any]]:
-    return [show_peer(peers[one]) for one in ids if one in peers]
 
 
 # --- statistics -------------------------------------------------------------------------------------------

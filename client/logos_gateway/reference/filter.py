@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -10,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from ipc_schema.topics import TopicError, place
 from logos_client.exceptions import DeadlineError, LogosError
 from logos_client.kernel import KernelClient
-from logos_gateway.bodies import json_response, reference_body
+from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, write_message
 from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
 from logos_gateway.state import gateway_of, kernel_for
@@ -28,13 +30,30 @@ def _answer(request_id: str, status: int, description: str) -> Response:
     return json_response({"requestId": request_id, "statusDesc": description}, status)
 
 
-class _BadFilterRequest(Exception):
-    """A bad body; `response` is the response."""
+class _FilterRefusal(TextRefusal):
+    """A request that is refused in the form of this API's answers."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        text = f"BAD_REQUEST: Failed to decode request: {reason}"
-        self.response = _answer("unknown", 400, text)
+    def __init__(self, status: int, text: str, request_id: str = "unknown") -> None:
+        super().__init__(status, text)
+        self._request_id = request_id
+
+    def response(self) -> Response:
+        return _answer(self._request_id, self.status, self.text)
+
+
+def _undecoded(reason: str) -> _FilterRefusal:
+    return _FilterRefusal(400, f"BAD_REQUEST: Failed to decode request: {reason}")
+
+
+@contextlib.contextmanager
+def _asking_services(request_id: str, late: str) -> Iterator[None]:
+    """Refuse the request if the services do; `late`: the text if they do not answer."""
+    try:
+        yield
+    except DeadlineError:
+        raise _FilterRefusal(503, late, request_id) from None
+    except LogosError as error:
+        raise _FilterRefusal(*service_answer(error), request_id) from None
 
 
 async def _read(request: Request, *, topics: bool) -> dict[str, Any]:
@@ -42,26 +61,29 @@ async def _read(request: Request, *, topics: bool) -> dict[str, Any]:
     try:
         value = decode_json(body)
     except BadBody as error:
-        raise _BadFilterRequest(str(error)) from None
+        raise _undecoded(str(error)) from None
     if not isinstance(value, dict) or not isinstance(value.get("requestId"), str):
-        raise _BadFilterRequest("Field `requestId` is missing")
+        raise _undecoded("Field `requestId` is missing")
     if topics:
         filters = value.get("contentFilters")
         if not isinstance(filters, list) or not all(isinstance(topic, str) for topic in filters):
-            raise _BadFilterRequest("Field `contentFilters` is missing")
+            raise _undecoded("Field `contentFilters` is missing")
         if not isinstance(value.get("pubsubTopic", ""), str | None):
-            raise _BadFilterRequest("Field `pubsubTopic` is not text")
+            raise _undecoded("Field `pubsubTopic` is not text")
     return value
 
 
-def _by_shard(kernel: KernelClient, topics: list[str], pubsub_topic: str | None) -> dict[int, list[str]]:
-    """Return the content topics by shard. Raises `TopicError`."""
-    network = kernel.network
+def _by_shard(kernel: KernelClient, asked: dict[str, Any]) -> dict[int, list[str]]:
+    """Return the content topics of a request by shard. Raises `_FilterRefusal`."""
+    network, pubsub_topic = kernel.network, asked.get("pubsubTopic")
     found: dict[int, list[str]] = {}
-    for topic in dict.fromkeys(topics):
-        shard = place(
-            [topic], cluster=network.cluster, shard_count=network.shard_count, pubsub_topic=pubsub_topic
-        )
+    for topic in dict.fromkeys(asked["contentFilters"]):
+        try:
+            shard = place(
+                [topic], cluster=network.cluster, shard_count=network.shard_count, pubsub_topic=pubsub_topic
+            )
+        except TopicError as error:
+            raise _FilterRefusal(400, f"BAD_REQUEST: {error}", asked["requestId"]) from None
         found.setdefault(shard, []).append(topic)
     return found
 
@@ -72,17 +94,11 @@ async def subscribe(request: Request) -> Response:
     """Body: `{requestId, contentFilters, pubsubTopic?}`."""
     kernel = kernel_for(request, "/filter")
     gateway = gateway_of(request)
-    try:
-        asked = await _read(request, topics=True)
-    except _BadFilterRequest as error:
-        return error.response
+    asked = await _read(request, topics=True)
     request_id, topics = asked["requestId"], asked["contentFilters"]
     if not topics:
         return _answer(request_id, 400, "BAD_REQUEST: pubsubTopic and contentTopics must be specified")
-    try:
-        shards = _by_shard(kernel, topics, asked.get("pubsubTopic"))
-    except TopicError as error:
-        return _answer(request_id, 400, f"BAD_REQUEST: {error}")
+    shards = _by_shard(kernel, asked)
     status, description = 200, "OK"
     late = False
     for shard, wanted in shards.items():
@@ -109,24 +125,14 @@ async def unsubscribe(request: Request) -> Response:
     """Body: `{requestId, contentFilters, pubsubTopic?}`."""
     kernel = kernel_for(request, "/filter")
     gateway = gateway_of(request)
-    try:
-        asked = await _read(request, topics=True)
-    except _BadFilterRequest as error:
-        return error.response
+    asked = await _read(request, topics=True)
     request_id, topics = asked["requestId"], asked["contentFilters"]
-    try:
-        shards = _by_shard(kernel, topics, asked.get("pubsubTopic"))
-    except TopicError as error:
-        return _answer(request_id, 400, f"BAD_REQUEST: {error}")
+    shards = _by_shard(kernel, asked)
     for topic in topics:
         gateway.watch.filter.unsubscribe(topic)
-    for shard, unwanted in shards.items():
-        try:
+    with _asking_services(request_id, _UNSUBSCRIBE_LATE):
+        for shard, unwanted in shards.items():
             await kernel.filter_unsubscribe(unwanted, shard=shard, timeout=SERVICE_SECONDS)
-        except DeadlineError:
-            return _answer(request_id, 503, _UNSUBSCRIBE_LATE)
-        except LogosError as error:
-            return _answer(request_id, *service_answer(error))
     return _answer(request_id, 200, "OK")
 
 
@@ -135,18 +141,11 @@ async def unsubscribe_all(request: Request) -> Response:
     """Body: `{requestId}`. Empties the cache."""
     kernel = kernel_for(request, "/filter")
     gateway = gateway_of(request)
-    try:
-        asked = await _read(request, topics=False)
-    except _BadFilterRequest as error:
-        return error.response
+    asked = await _read(request, topics=False)
     gateway.watch.filter.clear()
     gateway.watch.filter_shards.clear()
-    try:
+    with _asking_services(asked["requestId"], _UNSUBSCRIBE_ALL_LATE):
         await kernel.filter_unsubscribe(timeout=SERVICE_SECONDS)
-    except DeadlineError:
-        return _answer(asked["requestId"], 503, _UNSUBSCRIBE_ALL_LATE)
-    except LogosError as error:
-        return _answer(asked["requestId"], *service_answer(error))
     return _answer(asked["requestId"], 200, "OK")
 
 
@@ -155,12 +154,8 @@ async def ping(request: Request) -> Response:
     """Ping the services that hold our subscriptions."""
     kernel = kernel_for(request, "/filter")
     request_id = request.path_params["requestId"]
-    try:
+    with _asking_services(request_id, "Ping timed out"):
         found = await kernel.filter_ping(timeout=SERVICE_SECONDS)
-    except DeadlineError:
-        return _answer(request_id, 503, "Ping timed out")
-    except LogosError as error:
-        return _answer(request_id, *service_answer(error))
     if any(peer.status == 200 for peer in found.peers):
         return _answer(request_id, 200, "OK")
     if any(peer.status is None for peer in found.peers):

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 from logos_client.exceptions import LogosError
-from logos_client.messaging import MessagingClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, from_base64
 from logos_gateway.reference.messaging_cache import MessagingCache
@@ -23,41 +22,30 @@ def _cache(request: Request) -> MessagingCache:
     return cache
 
 
-async def _client(request: Request, failed: str) -> MessagingClient:
+async def _change(request: Request, what: str) -> Response:
+    """Change the subscription of each topic of the body. Raises `TextRefusal` at the first that fails."""
+    topics, cache = await topics_of(request), _cache(request)
     try:
-        return await _cache(request).client()
+        client = await cache.client()
+        change = client.subscribe if what == "Subscribe" else client.unsubscribe
+        for topic in topics:
+            if errors := await change([topic]):
+                raise TextRefusal(500, f"{what} failed: {errors[topic]}")
     except LogosError as error:
-        raise TextRefusal(500, f"{failed}: {error.message}") from None
+        raise TextRefusal(500, f"{what} failed: {error.message}") from None
+    return PlainTextResponse("OK")
 
 
 @router.post("/subscriptions", summary="Subscribe to content topics")
 async def subscribe(request: Request) -> Response:
     """Body: an array of content topics. 500 at the first that fails; those before it stay."""
-    topics = await topics_of(request)
-    client = await _client(request, "Subscribe failed")
-    for topic in topics:
-        try:
-            errors = await client.subscribe([topic])
-        except LogosError as error:
-            raise TextRefusal(500, f"Subscribe failed: {error.message}") from None
-        if errors:
-            raise TextRefusal(500, f"Subscribe failed: {errors[topic]}")
-    return PlainTextResponse("OK")
+    return await _change(request, "Subscribe")
 
 
 @router.delete("/subscriptions", summary="Unsubscribe from content topics")
 async def unsubscribe(request: Request) -> Response:
     """Body: an array of content topics. 500 at the first that fails."""
-    topics = await topics_of(request)
-    client = await _client(request, "Unsubscribe failed")
-    for topic in topics:
-        try:
-            errors = await client.unsubscribe([topic])
-        except LogosError as error:
-            raise TextRefusal(500, f"Unsubscribe failed: {error.message}") from None
-        if errors:
-            raise TextRefusal(500, f"Unsubscribe failed: {errors[topic]}")
-    return PlainTextResponse("OK")
+    return await _change(request, "Unsubscribe")
 
 
 @router.post("/messages", summary="Send a message")

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ipc_schema.errors import ErrorCode
-from ipc_schema.message import WakuMessage
+from ipc_schema.message import format_hash
 from ipc_schema.paths import MapiEndpoints
 from logos_client.events import (
     Event,
@@ -22,7 +22,7 @@ from logos_client.events import (
 )
 from logos_client.exceptions import LogosError, NotReadyError
 from logos_client.messaging import MessagingClient
-from logos_gateway.json_values import show_hash, write_message
+from logos_gateway.json_values import write_message
 from logos_gateway.polling_caches import ReceivedCache, SendEventCache
 
 log = logging.getLogger(__name__)
@@ -68,22 +68,9 @@ class MessagingCache:
     def _keep(self, event: Event) -> None:
         match event:
             case MessageReceived():
-                message = WakuMessage(
-                    event.payload,
-                    event.content_topic,
-                    event.version,
-                    event.timestamp,
-                    event.meta,
-                    b"",
-                    event.ephemeral,
-                )
-                self.received.add(
-                    {
-                        "messageHash": show_hash(event.message_hash),
-                        "message": write_message(message),
-                        "source": event.source,
-                    }
-                )
+                digest = format_hash(event.message_hash)
+                shown = {"messageHash": digest, "message": write_message(event), "source": event.source}
+                self.received.add(shown)
             case MessageQueued():
                 self._fate(event.request_id, "queued", None)
             case MessagePropagated():
@@ -99,7 +86,7 @@ class MessagingCache:
     def _fate(self, request_id: bytes, kind: str, digest: bytes | None, error: str = "") -> None:
         shown: dict[str, Any] = {
             "kind": kind,
-            "messageHash": "" if digest is None else show_hash(digest),
+            "messageHash": "" if digest is None else format_hash(digest),
             "timestamp": time.time_ns(),
         }
         if error:

@@ -15,6 +15,7 @@ from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, read_message, write_message
+from logos_gateway.reference.services import message_arguments
 from logos_gateway.state import Gateway, gateway_of, kernel_for
 
 router = APIRouter(prefix="/relay/v1", tags=["relay"])
@@ -179,17 +180,7 @@ async def _message(request: Request) -> WakuMessage:
 async def _publish(kernel: KernelClient, message: WakuMessage, topic: str | None) -> None:
     """Publish. Raises `NoPeersError`, and `TextRefusal` for all other failures."""
     try:
-        await kernel.publish(
-            message.content_topic,
-            message.payload,
-            pubsub_topic=topic,
-            timestamp=message.timestamp or None,
-            meta=message.meta,
-            version=message.version,
-            ephemeral=message.ephemeral,
-            proof=message.proof,
-            timeout=_PUBLISH_SECONDS,
-        )
+        await kernel.publish(**message_arguments(message), pubsub_topic=topic, timeout=_PUBLISH_SECONDS)
     except NoPeersError:
         raise
     except DeadlineError:
@@ -211,12 +202,7 @@ async def _watch(gateway: Gateway, kernel: KernelClient, shard: int) -> None:
 
 async def _unwatch_unused(gateway: Gateway, kernel: KernelClient, shard: int) -> None:
     """Release a shard once no topic of any cache is on it."""
-    if shard in _shards_in_use(gateway, kernel):
-        return
-    await gateway.watch.unwatch(shard)
-
-
-def _shards_in_use(gateway: Gateway, kernel: KernelClient) -> set[int]:
     count = kernel.network.shard_count
     used = {autoshard(topic, count) for topic in gateway.watch.auto.topics if count}
-    return used | gateway.watch.filter_shards
+    if shard not in used | gateway.watch.filter_shards:
+        await gateway.watch.unwatch(shard)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from ipc_schema.errors import ErrorCode
+from ipc_schema.message import WakuMessage
 from logos_client.exceptions import LogosError
 
 SERVICE_SECONDS: Final = 5.0
@@ -20,6 +21,12 @@ def attempts_of(error: LogosError) -> Sequence[Mapping[str, object]]:
     """Return what was tried, as far as the kernel reports it."""
     attempts = error.detail.get("attempts")
     return [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list | tuple) else ()
+
+
+def message_arguments(message: WakuMessage) -> dict[str, Any]:
+    """Return a message as arguments of `publish` and `lightpush_publish`; without a timestamp the kernel
+    stamps it."""
+    return {**message._asdict(), "timestamp": message.timestamp or None}
 
 
 def service_answer(error: LogosError) -> tuple[int, str]:

@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from ipc_schema.config.addresses import check_multiaddr, peer_id_in
 from ipc_schema.errors import ErrorCode
+from ipc_schema.message import format_hash
 from logos_client.exceptions import DeadlineError, LogosError
 from logos_client.kernel import KernelClient, StorePage
 from logos_gateway.bodies import TextRefusal, json_response
-from logos_gateway.json_values import show_hash, write_message
+from logos_gateway.json_values import write_message
 from logos_gateway.reference.services import NO_PEER, SERVICE_SECONDS, attempts_of
 from logos_gateway.state import gateway_of, kernel_for
 
@@ -169,14 +170,14 @@ def _body(status: Any, description: str, page: StorePage | None, *, include_data
     if page is not None and include_data:
         found = [
             {
-                "messageHash": show_hash(stored.message_hash),
+                "messageHash": format_hash(stored.message_hash),
                 "message": write_message(stored.message, proof=None),
                 "pubsubTopic": stored.pubsub_topic,
             }
             for stored in page.messages
         ]
     elif page is not None:
-        found = [{"messageHash": show_hash(digest)} for digest in page.hashes]
+        found = [{"messageHash": format_hash(digest)} for digest in page.hashes]
     body: dict[str, Any] = {
         "requestId": secrets.token_hex(10),
         "statusCode": status,
@@ -184,5 +185,5 @@ def _body(status: Any, description: str, page: StorePage | None, *, include_data
         "messages": found,
     }
     if page is not None and page.cursor is not None:
-        body["paginationCursor"] = show_hash(page.cursor)
+        body["paginationCursor"] = format_hash(page.cursor)
     return body

@@ -11,9 +11,6 @@ from typing import Any, Final
 from ipc_schema.kernel.records import NodeHealth, TopicHealth
 from logos_client.kernel import KernelClient
 from logos_client.kernel_events import (
-    SOURCE_FILTER,
-    SOURCE_RELAY,
-    SOURCE_SELF,
     HealthEvent,
     KernelEvent,
     KernelFound,
@@ -22,6 +19,7 @@ from logos_client.kernel_events import (
     PeerEvent,
     PeersSnapshot,
     StreamLoss,
+    source_name,
 )
 from logos_deploy.commands.output import clock_time, print_json
 from logos_deploy.commands.where import NodePlace, add_where, where
@@ -32,7 +30,6 @@ from logos_deploy.text import count, one_line, payload_text, size
 HELP: Final = "print the kernel's events: messages (without payloads), health, peers"
 
 _CONNECT: Final = 3.0
-_SOURCES: Final = {SOURCE_RELAY: "relay", SOURCE_FILTER: "filter", SOURCE_SELF: "self"}
 _KINDS: Final = ("messages", "health", "peers")
 
 
@@ -133,7 +130,6 @@ class Printer:
 
 
 def _message(event: KernelMessage) -> str:
-    source = _SOURCES.get(event.source, str(event.source))
     marks = "".join(
         f" {mark}"
         for mark, there in (("ephemeral", event.ephemeral), ("proof", event.proof), ("meta", event.meta))
@@ -141,7 +137,7 @@ def _message(event: KernelMessage) -> str:
     )
     return (
         f"{event.stream} {event.seq}  0x{event.message_hash.hex()}  {size(len(event.payload))}  "
-        f"{source}{marks}  {one_line(event.content_topic)}"
+        f"{source_name(event.source)}{marks}  {one_line(event.content_topic)}"
     )
 
 
@@ -170,7 +166,7 @@ def as_object(event: KernelEvent, *, payloads: bool) -> dict[str, Any]:
                 "event": "message",
                 **{name: value for name, value in event._asdict().items() if name != "payload"},
                 "message_hash": "0x" + event.message_hash.hex(),
-                "source": _SOURCES.get(event.source, str(event.source)),
+                "source": source_name(event.source),
                 "size": len(event.payload),
             }
             if payloads:
