@@ -12,12 +12,13 @@ listed in `by_hand`; anything else fails the run.
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from contract_source import write_or_check
 
 PACKAGE = Path(__file__).parent / "logos_client"
 HEADER = (
@@ -191,23 +192,6 @@ def _formatted(text: str) -> str:
     return text
 
 
-def main(arguments: list[str]) -> int:
-    """Return 0 if written, or up to date."""
-    stale = 0
-    for form in FORMS:
-        path = PACKAGE / "blocking" / f"{form.target}.py"
-        wanted = generate(form)
-        present = path.read_text(encoding="utf-8") if path.exists() else ""
-        if wanted == present:
-            continue
-        if arguments == ["--check"]:
-            stale = 1
-            lines = present.splitlines(keepends=True), wanted.splitlines(keepends=True)
-            sys.stdout.writelines(difflib.unified_diff(*lines, str(path), "generated"))
-        else:
-            path.write_text(wanted, encoding="utf-8")
-    return stale
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    texts = {PACKAGE / "blocking" / f"{form.target}.py": generate(form) for form in FORMS}
+    raise SystemExit(write_or_check(texts, sys.argv[1:]))
