@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.metric_samples import PROCESS, Family, Sample, families_of
@@ -66,7 +64,7 @@ class BridgeFigures:
     gauges: dict[tuple[str, str, str], float] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     """Part → why it does not do its work now."""
-    told: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
     """Further facts for the person who reads the status."""
 
     def count(self, family: str, label: str = "", value: str = "", by: int = 1) -> None:
@@ -104,17 +102,9 @@ class BridgeFigures:
             "uptimeMs": int((time.monotonic() - self.started) * 1000),
             "ready": not self.troubles,
             "troubles": dict(self.troubles),
-            **self.told,
+            **self.facts,
             "metrics": {
                 "samples": [[name, dict(labels), value] for name, labels, value in samples],
                 "families": families_of(samples, {**_FAMILIES, **PROCESS}),
             },
         }
-
-
-def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace the status file."""
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(status), encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(path)

@@ -34,7 +34,7 @@ APP_NAME: Final = "logos-bridge"
 """The bridge's durable app at its Messaging API: its journal keeps fates while the bridge is away."""
 _BATCH: Final = 200
 _FETCH_SECONDS: Final = 1.0
-_TELL_SECONDS: Final = 2.0
+_FIGURES_SECONDS: Final = 2.0
 _RETRY: Final = 0.2
 _RETRY_MAX: Final = 2.0
 _ADOPTED_AT_ONCE: Final = 256
@@ -84,8 +84,8 @@ class Inward:
             self._group.create_task(self._fates.acknowledge(), name="in: journal")
             self._group.create_task(self._fates.settle(), name="in: outcomes")
             self._group.create_task(self._watch(), name="in: other bridges")
-            await self._tell()
-            self._group.create_task(self._keep_telling(), name="in: figures")
+            await self._update_figures()
+            self._group.create_task(self._keep_figures(), name="in: figures")
             self._figures.trouble("in", "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -221,13 +221,13 @@ class Inward:
         """End the sends whose final fate was fixed, but maybe not published, when their bridge died."""
         while True:
             try:
-                told = await self._sends.told(sends)
+                published = await self._sends.published(sends)
                 break
             except _NATS as error:
                 log.debug("looking for fates: %s", error)
                 await asyncio.sleep(_RETRY_MAX)
         for send in sends:
-            self._spawn(self._sends.end_again(send, is_told=send in told))
+            self._spawn(self._sends.end_again(send, is_published=send in published))
 
     # -- other bridges -------------------------------------------------------------------------------------
 
@@ -236,7 +236,7 @@ class Inward:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                now = loop.time()  # also after a reading that took long: it tells nothing of that time
+                now = loop.time()  # also after a reading that took long: it says nothing about that time
                 await self._hear(now)
                 suspects = self._takeover.suspects(now)
                 if not suspects or not self._client.connected:
@@ -303,12 +303,12 @@ class Inward:
         if ended:
             self._spawn(self._end_again(ended))
 
-    async def _keep_telling(self) -> None:
+    async def _keep_figures(self) -> None:
         while True:
-            await asyncio.sleep(_TELL_SECONDS)
-            await self._tell()
+            await asyncio.sleep(_FIGURES_SECONDS)
+            await self._update_figures()
 
-    async def _tell(self) -> None:
+    async def _update_figures(self) -> None:
         figures = self._figures
         others = self._takeover.alive_ones(asyncio.get_running_loop().time())
         figures.gauge("bridge_in_open", len(self._sends))
@@ -320,5 +320,5 @@ class Inward:
             figures.gauge("bridge_in_queue", queue)
         except _NATS as error:
             log.debug("length of the queue: %s", error)
-        figures.told["in"] = {"open": len(self._sends), "queue": queue}
-        figures.told["others"] = others
+        figures.facts["in"] = {"open": len(self._sends), "queue": queue}
+        figures.facts["others"] = others

@@ -247,7 +247,7 @@ class JetStreamLink:
             try:
                 return bool(await self.js.delete_msg(stream, seq))
             except nats.js.errors.APIError:
-                # Why it failed is told in the text only, and the text differs between versions.
+                # Only the text says why it failed, and the text differs between versions.
                 if await self._holds(stream, seq):
                     raise
                 return False
@@ -340,7 +340,7 @@ class JetStreamLink:
         return pull
 
     async def queue_created(self) -> str:
-        """Return when the work queue was created, which tells two of one name apart."""
+        """Return when the work queue was created, which distinguishes two of one name."""
 
         async def ask() -> str:
             # Not of the library's StreamInfo, which leaves it out.

@@ -14,7 +14,7 @@ from ipc_schema.steady import Stamp, SteadyClock
 
 _STEP_NS: Final = 1_000_000_000
 UNKNOWN_NS: Final = 30 * 60 * 1_000_000_000
-"""How long the bridge was down, if its host's clock does not tell: set back, and the host started again."""
+"""How long the bridge was down, if its host's clock does not show it: set back, and the host restarted."""
 
 
 class LabelClock:

@@ -181,7 +181,7 @@ class OpenSends:
         await self._link.delete(f"KV_{self._link.layout.open_bucket}", send.revision)
         self._left(send)
 
-    async def told(self, sends: Iterable[OpenSend]) -> set[OpenSend]:
+    async def published(self, sends: Iterable[OpenSend]) -> set[OpenSend]:
         """Return those whose final fate is published, by one reading for all. Raises a failure of NATS.
 
         JetStream drops a fate's second copy only within its duplicate window.
@@ -197,10 +197,10 @@ class OpenSends:
                     found.add(wanted[message_id])
         return found
 
-    async def end_again(self, send: OpenSend, *, is_told: bool) -> None:
+    async def end_again(self, send: OpenSend, *, is_published: bool) -> None:
         """Go on where a bridge died between a final fate and the end."""
         async with send.turn:
-            if not is_told:
+            if not is_published:
                 await self._publish(send.record, send.record.fate, send.record.reason)
             await self._remove(send)
 

@@ -174,7 +174,7 @@ class Outward:
                 self._figures.trouble("out", f"no events: {error.message}")
                 await asyncio.sleep(_RETRY)
             else:
-                self._tell()
+                self._update_figures()
                 self._figures.trouble("out", "")
                 return feed
 
@@ -241,12 +241,12 @@ class Outward:
         return self._feed is not None and not self._feed.buffered_bytes and self._kernel.connected
 
     async def _attend(self) -> None:
-        """Notice what gets no answer, and tell how far behind JetStream is."""
+        """Notice what gets no answer, and report how far behind JetStream is."""
         while True:
             lost = await self._link.lost(_SAVE_SECONDS)
             for stream in self.streams.values():
                 stream.expire(lost=lost)
-            self._tell()
+            self._update_figures()
 
     async def _save(self, stream: ShardStream) -> None:
         stamp = self._clock.stamp()
@@ -299,7 +299,7 @@ class Outward:
             log.warning("shard %d: no peers for %d time(s): asking stores", stream.shard, len(found))
             stream.lost(*found)
 
-    def _tell(self) -> None:
+    def _update_figures(self) -> None:
         now, figures = self._clock(), self._figures
         shards = {}
         for shard, stream in self.streams.items():
@@ -315,7 +315,7 @@ class Outward:
                 "missing": [list(span) for span in position.spans],
             }
         figures.gauge("bridge_out_window", sum(stream.pending for stream in self.streams.values()))
-        figures.told["out"] = shards
+        figures.facts["out"] = shards
         worst = max((float(one["lagSeconds"]) for one in shards.values()), default=0.0)  # type: ignore[arg-type]
         figures.trouble("lag", f"JetStream is {worst:.0f} s behind" if worst > 30 else "")
         figures.trouble("stores", self._fill.trouble)

@@ -33,9 +33,9 @@ class OutPosition:
     time_ns: int
     spans: tuple[Span, ...] = ()
     owner: str = ""
-    """The run that wrote it: an update that lost its answer is told from a rival's by this."""
+    """The run that wrote it: an update that lost its answer is distinguished from a rival's by this."""
     stamp: Stamp | None = field(default=None, compare=False)
-    """When it was written, by clocks that tell how the wall clock has been set since."""
+    """When it was written, by clocks that show how the wall clock has been set since."""
 
     def encode(self) -> bytes:
         """Return the value of the key: JSON."""

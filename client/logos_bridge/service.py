@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
@@ -12,7 +13,7 @@ from typing import Any, Final, TypeVar
 from ipc_schema.config.bridge import BridgeConfig, NatsConfig
 from ipc_schema.mapi.methods import FEATURE_SEND_TIMESTAMP
 from ipc_schema.paths import bridge_directory, bridge_status_file
-from logos_bridge.figures import BridgeFigures, write_status
+from logos_bridge.figures import BridgeFigures
 from logos_bridge.inward import APP_NAME, Inward
 from logos_bridge.jetstream import JetStreamLink
 from logos_bridge.outward import Outward
@@ -21,6 +22,7 @@ from logos_client.kernel import KernelClient
 from logos_client.messaging import MessagingClient
 from logos_process.claim import claim_directory
 from logos_process.exits import ExitCode, StartError
+from logos_process.files import replace_file
 from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
 from logos_process.version import version
@@ -89,7 +91,7 @@ class _Bridge:
         ):
             self._figures.trouble(part, "not started yet")
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._tell(), name="status")
+            group.create_task(self._report_status(), name="status")
             group.create_task(self._work(), name="work")
 
     async def _work(self) -> None:
@@ -100,7 +102,7 @@ class _Bridge:
             kernel = await self._connect("kernel", lambda: KernelClient.connect(config.kernel, timeout=None))
             await stack.enter_async_context(kernel)
             peer_id = str(await self._ask_peer_id(kernel))
-            figures.told["peerId"] = peer_id
+            figures.facts["peerId"] = peer_id
             async with asyncio.TaskGroup() as group:
                 if config.outward:
                     outward = Outward(config, kernel, peer_id, self._link, figures)
@@ -144,7 +146,7 @@ class _Bridge:
                 log.debug("the node's peer id: %s", error)
                 await asyncio.sleep(_RETRY)
 
-    async def _tell(self) -> None:
+    async def _report_status(self) -> None:
         figures, link = self._figures, self._link
         while True:
             figures.gauge("bridge_nats_connected", float(link.connected))
@@ -154,19 +156,16 @@ class _Bridge:
             figures.total("bridge_nats_retries", link.counters.retries)
             reason = "" if link.connected else f"not connected: {link.counters.last_error or 'no server yet'}"
             figures.trouble("nats", reason)
-            figures.told["nats"] = {
+            figures.facts["nats"] = {
                 "server": link.server,
                 "urls": self._nats.urls,
                 "prefix": self._nats.prefix,
             }
             try:
-                write_status(self._status, _described(figures.status(version())))
+                status = {"program": "logos-bridge", **figures.status(version())}
+                replace_file(self._status, json.dumps(status), durable=False)
             except OSError as error:  # a full disk: the messages go on
                 log.warning("the status cannot be written: %s", error)
             if link.closed:  # the server refuses us; our supervisor starts us again
                 raise ConnectionError(f"the connection to NATS is closed: {link.counters.last_error}")
             await asyncio.sleep(_STATUS_SECONDS)
-
-
-def _described(status: dict[str, Any]) -> dict[str, Any]:
-    return {"program": "logos-bridge", **status}

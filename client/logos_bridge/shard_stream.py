@@ -178,7 +178,7 @@ class ShardStream:
         self._lost.set()
 
     def _failed(self, reason: str) -> None:
-        self._figures.told["natsError"] = reason
+        self._figures.facts["natsError"] = reason
 
     def _stored(self, slot: Any) -> None:
         last = self._window.stored(slot)

@@ -11,7 +11,7 @@ as `%` and two upper-case hex digits for each byte of UTF-8: anything but letter
 decoded.
 
 A topic whose subject would be longer than `MAX_SUBJECT` has the two tokens `%x` and its SHA-256 in hex
-instead, and only its header tells it: servers refuse control lines above 4 KiB.
+instead, and only its header has it: servers refuse control lines above 4 KiB.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _encode_remembered = lru_cache(maxsize=1_024)(_encode)
 
 
 def decode_topic(tokens: str) -> str | None:
-    """Return the content topic of `encode_topic`'s text; None: it was too long, and its header tells it.
+    """Return the content topic of `encode_topic`'s text; None: it was too long, and its header has it.
 
     Raises `SubjectError`.
     """

@@ -48,7 +48,7 @@ class ChannelHooks:
         """Decrypt a segment; None, and why, if the hook fails."""
         try:
             return _result(self._pairs[channel_id].decrypt(sealed)), ""
-        except Exception as error:  # whatever the app's function raises is told to the app as an event
+        except Exception as error:  # whatever the app's function raises is reported to the app as an event
             return None, str(error) or type(error).__name__
 
 

@@ -70,7 +70,7 @@ class AppSession:
         self._auto_ack = auto_ack
         self._seen_before = seen
         self._offered_credit = 0
-        self._lost: Position | None = None  # until the app is told
+        self._lost: Position | None = None  # until the app gets that event
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ class AppSession:
         self.hello = hello
         self.status = hello.status
         lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)
-        # The connection may be lost again before the app is told: what it has events of is the first stream.
+        # It may be lost again before the app hears of it: what the app has events of is the first stream.
         self._lost = self._lost or lost
         if first:
             self.topics.update(hello.subscriptions)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 from contextlib import ExitStack
-from pathlib import Path
 
 from ipc_schema.config.gateway import GatewayConfig
 from ipc_schema.paths import gateway_address_file, gateway_directory
@@ -28,6 +27,7 @@ from logos_gateway.state import Gateway
 from logos_gateway.tokens import TokenFileError, Tokens, load_tokens
 from logos_process.claim import claim_directory
 from logos_process.exits import ExitCode, StartError
+from logos_process.files import replace_file
 from logos_process.garbage import collect_less
 from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
@@ -48,13 +48,12 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         scraper = Scraper(gateway)
         pulse = Pulse(gateway.links, scraper)
         listeners = _listeners(gateway, scraper, pulse, tokens)
-        # Tells tools an automatic port, and supervisors that it is this process that listens.
+        # Shows tools an automatic port, and supervisors that it is this process that listens.
         address_file = gateway_address_file(config.ipc_dir)
-        _write_addresses(address_file, listeners)
+        urls = {name: listener.url for name, listener in listeners.items()}
+        replace_file(address_file, json.dumps({"pid": os.getpid(), **urls}), durable=False)
         stack.callback(address_file.unlink, missing_ok=True)
-        log.info(
-            "serving", extra=fields(**{name: one.url for name, one in listeners.items()}, directory=directory)
-        )
+        log.info("serving", extra=fields(**urls, directory=directory))
         # The framework's objects stay for good: no collection should look at them.
         gc.collect()
         gc.freeze()
@@ -115,14 +114,6 @@ def _listeners(
     except OSError as error:  # certificate or key
         raise StartError(f"rest-tls-cert: {error}") from None
     return listeners
-
-
-def _write_addresses(path: Path, listeners: dict[str, HttpListener]) -> None:
-    content = {"pid": os.getpid(), **{name: listener.url for name, listener in listeners.items()}}
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(path)
 
 
 async def _run(

@@ -83,11 +83,6 @@ class Backlogs:
         self.size -= backlog.size
         return len(backlog.messages)
 
-    def held(self, key: bytes) -> int:
-        """Return the bytes queued for a destination."""
-        backlog = self._by_key.get(key)
-        return backlog.size if backlog is not None else 0
-
     def clear(self) -> None:
         """Drop everything."""
         self._by_key.clear()

@@ -190,10 +190,6 @@ class DrainSocket:
         """Bytes of all queued messages."""
         return self._backlogs.size
 
-    def backlog_of(self, key: bytes = b"") -> int:
-        """Return the bytes queued for one destination (the identity on a ROUTER)."""
-        return self._backlogs.held(key)
-
     # -- for the sending part (`Edge`) ----------------------------------------------------------------------
 
     def before_send(self) -> bool:

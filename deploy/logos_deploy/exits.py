@@ -32,7 +32,7 @@ class Exit(IntEnum):
     """Ended by Ctrl-C."""
 
 
-_NOBODY: Final = "no node answers there"
+_NO_NODE: Final = "no node answers there"
 _FOREGROUND: Final = {
     Exit.OK: "ended on request",
     Exit.FAILED: "a process cannot run, or supervisord has ended",
@@ -47,57 +47,57 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.FAILED: "it is another user's",
         Exit.UNDECIDED: "something still runs",
     },
-    "status": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
+    "status": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NO_NODE},
     "health": {
         Exit.OK: "ready; with --connected also connected",
         Exit.FAILED: "something is not ready, or not connected",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
     },
-    "peers": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
+    "peers": {Exit.OK: "done", Exit.UNAVAILABLE: _NO_NODE},
     "discovery": {
         Exit.OK: "done",
         Exit.FAILED: "the list cannot be read",
         Exit.DATA: "not a list, or not a node record",
-        Exit.UNAVAILABLE: f"{_NOBODY}, or discv5 cannot have its UDP port",
+        Exit.UNAVAILABLE: f"{_NO_NODE}, or discv5 cannot have its UDP port",
     },
     "store": {
         Exit.OK: "done",
         Exit.FAILED: "no store to sync with, a bad message found, or one not imported",
         Exit.DATA: "not an export, damaged, or there is such a file already",
-        Exit.UNAVAILABLE: f"{_NOBODY}, or store is off",
+        Exit.UNAVAILABLE: f"{_NO_NODE}, or store is off",
     },
     "send": {
         Exit.OK: "it has propagated",
         Exit.FAILED: "it was given up, or another program has the name",
         Exit.DATA: "bad content topic, empty or too large payload",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
         Exit.UNDECIDED: "not known yet: accepted, and may still be sent",
     },
     "listen": {
         Exit.OK: "ended on request",
         Exit.FAILED: "another program has taken over that name",
         Exit.DATA: "bad content topic",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
     },
     "pending": {
         Exit.OK: "done",
         Exit.FAILED: "it was too late to cancel",
         Exit.DATA: "there is no such app",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
     },
-    "apps": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
+    "apps": {Exit.OK: "done", Exit.UNAVAILABLE: _NO_NODE},
     "forget": {
         Exit.OK: "done",
         Exit.FAILED: "it is connected",
         Exit.DATA: "there is no such app of this user",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
     },
     "channel": {
         Exit.OK: "done; send: a participant has it",
         Exit.FAILED: "no participant has it, the channel is open already, or another program has the name",
         Exit.DATA: "no such channel, bad content topic, payload or key file",
-        Exit.UNAVAILABLE: _NOBODY,
-        Exit.UNDECIDED: "not known yet whether anybody has it",
+        Exit.UNAVAILABLE: _NO_NODE,
+        Exit.UNDECIDED: "not known yet whether a participant has it",
     },
     "bridge": {
         Exit.OK: "it works",
@@ -107,10 +107,10 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "tail": {
         Exit.OK: "ended on request",
         Exit.DATA: "the node is on no such shard",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
     },
-    "log-level": {Exit.OK: "done", Exit.DATA: "no such level or logger", Exit.UNAVAILABLE: _NOBODY},
-    "config": {Exit.OK: "done", Exit.FAILED: "MAPI does not answer", Exit.UNAVAILABLE: _NOBODY},
+    "log-level": {Exit.OK: "done", Exit.DATA: "no such level or logger", Exit.UNAVAILABLE: _NO_NODE},
+    "config": {Exit.OK: "done", Exit.FAILED: "MAPI does not answer", Exit.UNAVAILABLE: _NO_NODE},
     "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; the output says what to do"},
     "check": {
         Exit.OK: "the node answers, and so does every service that it offers or that is required",
@@ -127,7 +127,7 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "bench": {
         Exit.OK: "every message has propagated",
         Exit.FAILED: "some were refused or given up",
-        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNAVAILABLE: _NO_NODE,
         Exit.UNDECIDED: "some had no outcome yet",
     },
     "backup": {Exit.OK: "done", Exit.FAILED: "it cannot be copied, or there is such a directory already"},

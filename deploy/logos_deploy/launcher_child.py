@@ -127,7 +127,7 @@ class Keeper:
         """Wait for the process. Return its exit code, negative for a signal."""
         assert self._process is not None
         if not hasattr(os, "pidfd_open"):
-            while self._process.poll() is None:  # noqa: ASYNC110 - the system tells no other way
+            while self._process.poll() is None:  # noqa: ASYNC110 - the system reports it in no other way
                 await asyncio.sleep(_POLL)
             return self._process.wait()
         loop = asyncio.get_running_loop()

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Replace a file, readable by its owner only. After a crash it is the old one or the new one. Raises
-    OSError."""
+def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file, readable by its owner only, in one step for its readers. Raises OSError.
+
+    `durable`: after a crash of the host, too, it is the old one or the new one; this waits for the disk.
+    """
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 

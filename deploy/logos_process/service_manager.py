@@ -1,4 +1,4 @@
-"""Tell systemd that a service is ready, alive or stopping: the datagrams of sd_notify(3).
+"""Notify systemd that a service is ready, alive or stopping: the datagrams of sd_notify(3).
 
 Only the process that systemd started speaks: it takes the variables out of its environment, so that the
 processes that it starts do not.
@@ -39,19 +39,19 @@ class ServiceManager:
 
     def ready(self, status: str = "") -> None:
         """The start is complete."""
-        self._tell("READY=1", f"STATUS={status}" if status else "")
+        self._notify("READY=1", f"STATUS={status}" if status else "")
 
     def alive(self) -> None:
         """The main loop turns."""
-        self._tell("WATCHDOG=1")
+        self._notify("WATCHDOG=1")
 
     def stopping(self) -> None:
         """The shutdown begins; said once."""
         if not self._stopping:
             self._stopping = True
-            self._tell("STOPPING=1")
+            self._notify("STOPPING=1")
 
-    def _tell(self, *lines: str) -> None:
+    def _notify(self, *lines: str) -> None:
         if not self._address:
             return
         try:

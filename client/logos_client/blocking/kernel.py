@@ -112,7 +112,7 @@ class KernelClient(KernelCalls):
         `shards`: their messages, leased while the feed is open unless `lease` is False (then there is no
         replay, and no messages unless another consumer leases them). `health`, `peers`: those streams too.
         `after`: shard → (epoch, seq) of the last message handled by an earlier feed: the kernel's ring
-        delivers what came since, and a `StreamLoss` tells what it no longer has. `max_bytes`: bound of the
+        delivers what came since, and a `StreamLoss` reports what it no longer has. `max_bytes`: bound of the
         buffer here.
 
         Entering raises `NotReadyError` if the subscriptions do not come into force.

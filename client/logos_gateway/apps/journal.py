@@ -104,7 +104,7 @@ class Journal:
     # -- reading ---------------------------------------------------------------------------------------------
 
     def must_report(self, seen: SeenPosition | None) -> bool:
-        """Whether this connection must be made again, for the Messaging API to be told what a reader has
+        """Whether this connection must be made again, to report to the Messaging API what a reader has
         seen: it is of an earlier Messaging API than any that this connection knew. Once is enough."""
         return seen is not None and not self._reported and seen.instance != self._instance
 

@@ -68,7 +68,7 @@ class Journals:
 
     async def open(self, name: str, *, takeover: bool = False, seen: SeenPosition | None = None) -> Journal:
         """Return the app's journal, and connect it if necessary. `seen`: the last event that its reader
-        received before, for the Messaging API to be told.
+        received before, to be reported to the Messaging API.
 
         Raises `LogosError`: a bad name, a name held by another program (`conflict`), too many apps or readers
         (`busy`), or no Messaging API (`not_ready`).

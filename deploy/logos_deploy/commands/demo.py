@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Final
 
-from logos_deploy.demo.story import tell
+from logos_deploy.demo.story import play
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 
@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
 
-    async def play() -> int:
-        return Exit.OK if await tell(_say, _complain, keep=arguments.keep) else Exit.FAILED
+    async def run_demo() -> int:
+        return Exit.OK if await play(_say, _complain, keep=arguments.keep) else Exit.FAILED
 
-    return run_interruptible(play())
+    return run_interruptible(run_demo())
 
 
 def _say(text: str) -> None:

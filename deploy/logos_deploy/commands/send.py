@@ -71,7 +71,7 @@ async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) ->
             arguments.content_topic, payload, ephemeral=arguments.ephemeral, timeout=patience
         )
         line.say("accepted", f"{size(len(payload))}", request_id=request_id)
-        telling = asyncio.create_task(_tell_why_it_takes_so_long(client))
+        explaining = asyncio.create_task(_explain_delay(client))
         try:
             async with asyncio.timeout(patience):
                 async for event in client:
@@ -85,12 +85,12 @@ async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) ->
         except TimeoutError:
             pass
         finally:
-            telling.cancel()
+            explaining.cancel()
         line.say("undecided", f"no peer has it after {patience:g} s", request_id=request_id)
         return Exit.UNDECIDED
 
 
-async def _tell_why_it_takes_so_long(client: MessagingClient) -> None:
+async def _explain_delay(client: MessagingClient) -> None:
     await asyncio.sleep(_PUZZLING)
     with contextlib.suppress(LogosError):  # the wait itself reports that
         status = await client.status()

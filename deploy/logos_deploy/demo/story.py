@@ -31,7 +31,7 @@ _SIZES: Final = (8, 256, 1024, 14 * 1024, 64 * 1024)
 Say = Callable[[str], None]
 
 
-async def tell(say: Say, complain: Say, *, keep: bool = False) -> bool:
+async def play(say: Say, complain: Say, *, keep: bool = False) -> bool:
     """The whole demonstration; True when all went as it must. However it ends, nothing is left of it, but
     with `keep` the directory of both nodes."""
     loop = asyncio.get_running_loop()
@@ -175,7 +175,7 @@ class _Story:
         self._step(f"it is back as process {health.pid}; bob's stream goes on, nothing of it is lost")
         await self._all_ready(bob, alice)
         await self._settle(bob, entries)
-        self._tell_notes(alice, bob)
+        self._show_notes(alice, bob)
         await self._settle(bob, await self._few(alice, bob))
 
     async def _kill_kernel(self, node: DemoNode, alice: DemoApp, bob: DemoApp) -> None:
@@ -190,10 +190,10 @@ class _Story:
         self._step(f"it is back as process {health.pid}, at the same address and with the same peer id")
         await self._all_ready(alice, bob)
         await self._settle(alice, entries)
-        self._tell_notes(alice, bob)
+        self._show_notes(alice, bob)
         await self._settle(alice, await self._few(alice, bob))
 
-    def _tell_notes(self, *apps: DemoApp) -> None:
+    def _show_notes(self, *apps: DemoApp) -> None:
         for app in apps:
             for note in app.notes:
                 self._say(f"          {note}")

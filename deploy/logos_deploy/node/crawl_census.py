@@ -89,10 +89,10 @@ def take_census(nodes: Iterable[CrawledNode]) -> Census:
 
 def _values(node: CrawledNode) -> dict[str, Iterable[str]]:
     cluster = _NOT_REPORTED if node.cluster is None else str(node.cluster)
-    told = None if node.record is None else node.record.capabilities
+    capabilities = None if node.record is None else node.record.capabilities
     values: dict[str, Iterable[str]] = {
         "reachability": (node.reach,),
-        "capability": (_NOT_REPORTED,) if told is None else told or ("none",),
+        "capability": (_NOT_REPORTED,) if capabilities is None else capabilities or ("none",),
         "cluster": (cluster,),
         "shard": [f"{cluster}/{shard}" for shard in node.shards],
     }
