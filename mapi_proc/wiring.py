@@ -237,22 +237,20 @@ class Parts:
 
         def make() -> ChannelService:
             # Imported here: without channels their code, and what it imports, stays out of the process.
-            from mapi_proc.channels.service import ChannelService, Surroundings
+            from mapi_proc.channels.service import ChannelService
 
             return ChannelService(
-                Surroundings(
-                    config,
-                    database,
-                    self.turn,
-                    self.apps,
-                    self.table,
-                    self.shards,
-                    self.network,
-                    self._stores,
-                    self.sends,
-                    clocks,
-                    steady,
-                )
+                config=config,
+                database=database,
+                turn=self.turn,
+                apps=self.apps,
+                table=self.table,
+                shards=self.shards,
+                network=self.network,
+                stores=self._stores,
+                sends=self.sends,
+                clocks=clocks,
+                steady=steady,
             )
 
         self.channels = ChannelSlot(make)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
 
+from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.channels.encryption import Cipher, CipherError
 from mapi_proc.channels.events import (
     ChannelChanges,
@@ -60,16 +61,9 @@ _SWEEP = 30.0
 _UNREADABLE_KEPT = 1000
 
 
-class SendRefusedError(ValueError):
-    """The payload cannot be sent; the texts are the reference's."""
-
-
-class RequestConflictError(ValueError):
-    """The request id was used for another payload."""
-
-
-class ChannelBusyError(Exception):
-    """Too many unacknowledged messages: send again later."""
+def _refused(text: str) -> IpcError:
+    """Build the error for a payload that cannot be sent; the texts are the reference's."""
+    return IpcError(ErrorCode.BAD_REQUEST, text)
 
 
 def fingerprint(payload: bytes, ephemeral: bool) -> bytes:
@@ -127,13 +121,13 @@ class ChannelCore:
         """Send a payload. True: it is pending under this request id already (the app repeats what it is not
         sure of).
 
-        Raises `RequestConflictError`, `SendRefusedError` and `ChannelBusyError`; then nothing was taken.
+        Raises `IpcError` (`conflict`, `bad_request`, `busy`); then nothing was taken.
         """
         mark = fingerprint(payload, ephemeral)
         if self._pending(request_id, mark):
             return True
         if self.settings.hooks:
-            raise SendRefusedError("encryption failed: the app encrypts this channel's segments itself")
+            raise _refused("encryption failed: the app encrypts this channel's segments itself")
         contents, needed = self._contents(payload)
         self._send(StoredRequest(request_id, (), needed, ephemeral, False, mark), contents, now, now_ns)
         return False
@@ -144,45 +138,45 @@ class ChannelCore:
         if self._pending(request.request_id, request.fingerprint):
             return True
         if not self.settings.hooks:
-            raise SendRefusedError("the channel was created without hooks")
+            raise _refused("the channel was created without hooks")
         if not 1 <= request.needed <= len(contents) <= self.settings.split.max_segments:
-            raise SendRefusedError(f"{len(contents)} segments, of which {request.needed} are needed")
+            raise _refused(f"{len(contents)} segments, of which {request.needed} are needed")
         if any(not 1 <= len(content) <= MAX_RAW for content in contents):
-            raise SendRefusedError(f"an encrypted segment has 1 to {MAX_RAW} bytes")
+            raise _refused(f"an encrypted segment has 1 to {MAX_RAW} bytes")
         self._send(request, contents, now, now_ns)
         return False
 
     def _pending(self, request_id: bytes, mark: bytes) -> bool:
         pending = self.requests.fingerprint(request_id)
         if pending is not None and pending != mark:
-            raise RequestConflictError("this request id was used for another message")
+            raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
         return pending is not None
 
     def _send(self, request: StoredRequest, contents: list[bytes], now: float, now_ns: int) -> None:
         try:
             names = self.sds.send(contents, now, now_ns)
         except OutgoingFullError as error:
-            raise ChannelBusyError(str(error)) from error
+            raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=1000) from error
         except CipherError as error:
-            raise SendRefusedError(f"encryption failed: {error}") from error
+            raise _refused(f"encryption failed: {error}") from error
         self.requests.add(request._replace(segments=tuple(names)), now)
         self._work_off(now)
 
     def split(self, payload: bytes) -> tuple[list[bytes], int]:
         """The segments of a payload for the app to encrypt, and how many of them make it whole. Changes
-        nothing. Raises `SendRefusedError`."""
+        nothing. Raises `IpcError`."""
         if not self.settings.hooks:
-            raise SendRefusedError("the channel was created without hooks")
+            raise _refused("the channel was created without hooks")
         return self._contents(payload)
 
     def _contents(self, payload: bytes) -> tuple[list[bytes], int]:
         """Return the SDS contents of a payload, and how many of them are needed to restore it."""
         if not payload:
-            raise SendRefusedError("empty payload")
+            raise _refused("empty payload")
         profile = self.settings.profile
         if not profile.segments:
             if len(payload) > MAX_RAW:
-                raise SendRefusedError(
+                raise _refused(
                     f"segmentation failed: profile {profile.name} has none, and {len(payload)} bytes "
                     f"are more than {MAX_RAW}"
                 )
@@ -190,7 +184,7 @@ class ChannelCore:
         try:
             segments = split_payload(payload, self.settings.split)
         except PayloadTooLargeError as error:
-            raise SendRefusedError(f"segmentation failed: {error}") from error
+            raise _refused(f"segmentation failed: {error}") from error
         needed = decode_segment(segments[0]).data_count
         if self.cipher is None or profile.seals_envelope:
             return segments, needed
@@ -199,7 +193,7 @@ class ChannelCore:
             # Encrypt all before sending any: a hook that fails half-way must leave nothing behind.
             return [self.cipher.encrypt(segment, context) for segment in segments], needed
         except CipherError as error:
-            raise SendRefusedError(f"encryption failed: {error}") from error
+            raise _refused(f"encryption failed: {error}") from error
 
     def _seal(self, raw: bytes) -> bytes:
         """Return the WakuMessage payload of SDS bytes."""

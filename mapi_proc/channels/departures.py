@@ -5,48 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from mapi_proc.channels.events import RetrieveMessages, Transmit
+from mapi_proc.channels.events import Transmit
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.transmitter import MessageInFlight, Transmitter
 from mapi_proc.database import DatabaseError
 
 log = logging.getLogger(__name__)
 
-Raw = Callable[[int, str], Awaitable[bytes | None]]
-"""The stored bytes of a channel's message."""
-Retriever = Callable[[ChannelHost, RetrieveMessages], None]
 
-
+@dataclass(eq=False)
 class HeldDepartures:
-    """Implements `Departures`. `stored()` waits for the turn of now, `shard_of` gives a content topic's
-    shard."""
+    """What channels send, until the turn it was put into is on disk."""
 
-    def __init__(
-        self,
-        transmitter: Transmitter,
-        stored: Callable[[], Awaitable[None]],
-        raw: Raw,
-        shard_of: Callable[[str], int | None],
-        retriever: Retriever,
-    ) -> None:
-        self._transmitter = transmitter
-        self._stored = stored
-        self._raw = raw
-        self._shard_of = shard_of
-        self._retriever = retriever
+    transmitter: Transmitter
+    stored: Callable[[], Awaitable[None]]
+    """Wait until what is in the turn now is on disk."""
+    raw: Callable[[int, str], Awaitable[bytes | None]]
+    """Return the stored bytes of a channel's message."""
+    shard_of: Callable[[str], int | None]
+    """Return a content topic's shard."""
+
+    def __post_init__(self) -> None:
         self._held: list[tuple[ChannelHost, Transmit]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def transmit(self, host: ChannelHost, transmit: Transmit, /) -> None:
+    def transmit(self, host: ChannelHost, transmit: Transmit) -> None:
         """Send when what was put into the turn until now is on disk."""
         self._held.append((host, transmit))
         if self._task is None:
             self._task = asyncio.create_task(self._release(), name="channel-departures")
-
-    def retrieve(self, host: ChannelHost, retrieve: RetrieveMessages, /) -> None:
-        """Asking stores changes nothing: at once."""
-        self._retriever(host, retrieve)
 
     async def idle(self) -> None:
         """Wait until nothing is held back."""
@@ -57,7 +46,7 @@ class HeldDepartures:
         try:
             while self._held:
                 held, self._held = self._held, []
-                await self._stored()
+                await self.stored()
                 for host, transmit in held:
                     await self._send(host, transmit)
         except DatabaseError as error:
@@ -69,12 +58,12 @@ class HeldDepartures:
     async def _send(self, host: ChannelHost, transmit: Transmit) -> None:
         record, payload = host.record, transmit.payload
         if payload is None:
-            payload = await self._raw(record.channel, transmit.message_id)
-        shard = self._shard_of(record.content_topic)
+            payload = await self.raw(record.channel, transmit.message_id)
+        shard = self.shard_of(record.content_topic)
         if payload is None or shard is None:
             host.failed(transmit.message_id)
             return
-        self._transmitter.put(
+        self.transmitter.put(
             MessageInFlight(
                 host,
                 transmit.message_id,

@@ -17,7 +17,6 @@ from mapi_proc.channels.events import (
     Sent,
     Transmit,
 )
-from mapi_proc.channels.transmitter import Transmitter
 
 _EVENTS = {
     Sent: "sent",
@@ -52,18 +51,11 @@ class ChannelFigures:
             case Sent() | Delivered() | SendError() | DeliveryError():
                 self.sends[_EVENTS[type(output)]] += 1
 
-    def to_body(self, transmitter: Transmitter) -> dict[str, object]:
+    def to_body(self) -> dict[str, object]:
         """Return the counters for `health`."""
-        out = transmitter.counters
         return {
             "sends": dict(self.sends),
             "transmissions": dict(self.transmissions),
-            "attempts": {
-                "sent": out.sent,
-                "waited": out.waited,
-                "refused": out.refused,
-                "dropped": out.dropped,
-            },
             "received": self.received,
             "received_bytes": self.received_bytes,
             "refused": dict(self.refused),

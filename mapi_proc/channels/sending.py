@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate, pairwise
-from typing import Final, TypeVar
+from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.channels import (
@@ -14,52 +15,45 @@ from ipc_schema.mapi.channels import (
     ChannelSplitReply,
     SealedSegments,
 )
-from mapi_proc.channels.channel import (
-    ChannelBusyError,
-    RequestConflictError,
-    SendRefusedError,
-    fingerprint,
-)
+from mapi_proc.channels.channel import fingerprint
 from mapi_proc.channels.events import StoredRequest
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.known import KnownChannel
-from mapi_proc.database import Database, DatabaseError
+from mapi_proc.database import Database
 from mapi_proc.disk import Disk
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.write_batch import Turn
 
-T = TypeVar("T")
-
 _BLOB: Final = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
 class ChannelSending:
     """An app's requests to one open channel."""
 
-    def __init__(self, database: Database, turn: Turn, disk: Disk, network: CurrentNetwork) -> None:
-        self._database = database
-        self._turn = turn
-        self._disk = disk
-        self._network = network
+    database: Database
+    turn: Turn
+    disk: Disk
+    network: CurrentNetwork
 
     async def send(
         self, channel: KnownChannel, host: ChannelHost, request: ChannelSendRequest, blobs: Sequence[bytes]
     ) -> bool:
         """Accept a send and wait until it is on disk. Return True for a repeat. Raises IpcError."""
-        if self._network().info.rln_required:
+        if self.network().info.rln_required:
             raise IpcError(ErrorCode.RLN_REQUIRED, "this network needs an RLN proof with each message")
         payload = blobs[0] if len(blobs) == 1 else b"".join(blobs)
         if channel.app.durable:
-            self._disk.check()
+            self.disk.check()
         mark = _mark(request, payload)
         if await self._repeated(channel, request.request_id, mark):
             return True
         if host.closed:
             raise IpcError(ErrorCode.BAD_REQUEST, "channel closed mid-send")
-        repeated = _accept(lambda: _put(host, request, payload, mark))
+        repeated = _put(host, request, payload, mark)
         if channel.app.durable:
-            self._turn.batch.durable = True  # accepted survives the loss of the host
-            await self._stored()
+            self.turn.batch.durable = True  # accepted survives the loss of the host
+            await self.disk.stored(self.turn)
         else:
             channel.remember(request.request_id, mark)
         return repeated
@@ -67,7 +61,7 @@ class ChannelSending:
     async def _repeated(self, channel: KnownChannel, request_id: bytes, mark: bytes) -> bool:
         """Return whether the send was accepted before, and may be final. Raises `conflict`."""
         if channel.app.durable:
-            known = await self._database.find_channel_request(channel.record.channel, request_id)
+            known = await self.database.find_channel_request(channel.record.channel, request_id)
         else:
             known = channel.recent.get(request_id)
         if known is not None and known != mark:
@@ -76,8 +70,7 @@ class ChannelSending:
 
     def split(self, host: ChannelHost, blobs: Sequence[bytes]) -> tuple[ChannelSplitReply, list[bytes]]:
         """Return the segments of a payload for the app to encrypt: sizes, and blobs. Raises IpcError."""
-        payload = b"".join(blobs)
-        segments, needed = _accept(lambda: host.core.split(payload))
+        segments, needed = host.core.split(b"".join(blobs))
         data = b"".join(segments)
         reply = ChannelSplitReply(sizes=tuple(map(len, segments)), needed=needed)
         return reply, [data[start : start + _BLOB] for start in range(0, len(data), _BLOB)]
@@ -89,13 +82,7 @@ class ChannelSending:
         content = None if request.error is not None else b"".join(blobs)
         host.opened(request.message_id, content, request.error or "")
         if channel.app.durable:
-            await self._stored()
-
-    async def _stored(self) -> None:
-        try:
-            await self._turn.stored()
-        except DatabaseError as error:
-            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+            await self.disk.stored(self.turn)
 
 
 def _mark(request: ChannelSendRequest, payload: bytes) -> bytes:
@@ -117,17 +104,5 @@ def _put(host: ChannelHost, request: ChannelSendRequest, payload: bytes, mark: b
 def _cut(data: bytes, sealed: SealedSegments) -> list[bytes]:
     ends = list(accumulate(sealed.sizes, initial=0))
     if ends[-1] != len(data):
-        raise SendRefusedError(f"sizes of {ends[-1]} bytes in all, blobs of {len(data)}")
+        raise IpcError(ErrorCode.BAD_REQUEST, f"sizes of {ends[-1]} bytes in all, blobs of {len(data)}")
     return [data[start:end] for start, end in pairwise(ends)]
-
-
-def _accept(action: Callable[[], T]) -> T:
-    """Call the core, and translate its refusals. Raises IpcError."""
-    try:
-        return action()
-    except SendRefusedError as error:
-        raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-    except RequestConflictError as error:
-        raise IpcError(ErrorCode.CONFLICT, str(error)) from error
-    except ChannelBusyError as error:
-        raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=1000) from error

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import uuid4
 
 from ipc_schema.config.mapi import MapiConfig
@@ -32,7 +33,7 @@ from mapi_proc.channels.encryption import Cipher
 from mapi_proc.channels.events import ChannelOutput
 from mapi_proc.channels.feed import ChannelFeed
 from mapi_proc.channels.figures import ChannelFigures, buffers
-from mapi_proc.channels.host import ChannelHost, HostTimes
+from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.keeping import (
     KeptSettings,
     channel_settings,
@@ -73,8 +74,9 @@ _FORGET_S: Final = 600.0
 _REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 
 
-class Surroundings(NamedTuple):
-    """What channels depend on."""
+@dataclass(kw_only=True, eq=False)
+class ChannelService:
+    """`await run()` until cancelled."""
 
     config: MapiConfig
     database: Database
@@ -88,33 +90,23 @@ class Surroundings(NamedTuple):
     clocks: Clocks
     steady: SteadyClock
 
-
-class ChannelService:
-    """`await run()` until cancelled."""
-
-    def __init__(self, base: Surroundings) -> None:
-        self._base = base
-        self._disk = Disk(base.database)
-        self._times = HostTimes(base.clocks.running, base.clocks.now_ns, base.steady)
+    def __post_init__(self) -> None:
+        self._disk = Disk(self.database)
         self._channels: dict[App, dict[str, KnownChannel]] = {}
         self._next = 1
         self._work: set[asyncio.Task[None]] = set()
         self._transmitter = Transmitter(
-            base.sends.publish_aside,
-            base.sends.limiter,
-            lambda: base.network.cluster,
-            base.clocks.now_ns,
-            base.steady,
+            self.sends.publish_aside,
+            self.sends.limiter,
+            lambda: self.network.cluster,
+            self.clocks.now_ns,
+            self.steady,
         )
-        self._retrieval = Retrieval(base.stores.stores, self._shard_of, self._spawn)
+        self._retrieval = Retrieval(self.stores.stores, self._shard_of, self._spawn)
         self._departures = HeldDepartures(
-            self._transmitter,
-            base.turn.stored,
-            base.database.find_channel_message,
-            self._shard_of,
-            self._retrieval,
+            self._transmitter, self.turn.stored, self.database.find_channel_message, self._shard_of
         )
-        self._sending = ChannelSending(base.database, base.turn, self._disk, base.network)
+        self._sending = ChannelSending(self.database, self.turn, self._disk, self.network)
         self._figures = ChannelFigures()
 
     def _spawn(self, task: asyncio.Task[None]) -> None:
@@ -128,7 +120,7 @@ class ChannelService:
 
     def _shard_of(self, topic: str) -> int | None:
         try:
-            return self._base.network.shard_of(topic)
+            return self.network.shard_of(topic)
         except (IpcError, TopicError):
             return None
 
@@ -146,11 +138,11 @@ class ChannelService:
         """Start on a network. The subscriptions' `adopt` is called next, and follows the shards."""
         for channel in self._all():
             if channel.feed is not None:
-                self._base.table.subscribe(channel.feed, [channel.record.content_topic])
+                self.table.subscribe(channel.feed, [channel.record.content_topic])
 
     def restore(self, stored: Iterable[tuple[ChannelRecord, ChannelContents]]) -> None:
         """Restore what the database holds, before the network is adopted."""
-        apps = {app.app_id: app for app in self._base.apps if app.durable}
+        apps = {app.app_id: app for app in self.apps if app.durable}
         for record, contents in stored:
             self._next = max(self._next, record.channel + 1)
             app = apps.get(record.app_id)
@@ -183,12 +175,12 @@ class ChannelService:
                 task.cancel()
 
     async def _tick(self) -> None:
-        clock, database, turn = self._base.clocks.running, self._base.database, self._base.turn
+        clock, database, turn = self.clocks.running, self.database, self.turn
         forget_at = clock() + _FORGET_S
         while True:
             await asyncio.sleep(_TICK_S)
             now, done = clock(), 0
-            forget, before = now >= forget_at, self._base.steady() - _REQUEST_MEMORY_NS
+            forget, before = now >= forget_at, self.steady() - _REQUEST_MEMORY_NS
             if forget:
                 forget_at = now + _FORGET_S
             for channel in self._all():
@@ -213,9 +205,9 @@ class ChannelService:
     async def create(self, app: App, request: ChannelCreateRequest) -> ChannelCreateReply:
         """Create a channel, or open one that is closed or locked. Raises IpcError."""
         settings, topic = wanted_settings(request), request.content_topic
-        _ = self._base.network()
+        _ = self.network()
         try:
-            self._base.table.resolve(topic)
+            self.table.resolve(topic)
         except TopicError as error:
             text = f"failed to subscribe to content topic: {error}"
             raise IpcError(ErrorCode.BAD_REQUEST, text) from error
@@ -242,7 +234,7 @@ class ChannelService:
         return ChannelCreateReply(sender_id=channel.record.sender_id, existed=existed)
 
     def _new(self, app: App, request: ChannelCreateRequest, settings: KeptSettings) -> KnownChannel:
-        most = self._base.config.resolved.options.channels.max_channels_per_app
+        most = self.config.resolved.options.channels.max_channels_per_app
         if len(self._channels[app]) >= most:
             raise IpcError(ErrorCode.BAD_REQUEST, f"too many channels: at most {most}")
         record = ChannelRecord(
@@ -257,7 +249,7 @@ class ChannelService:
         return KnownChannel(app, record, settings)
 
     async def _open(self, channel: KnownChannel, request: ChannelCreateRequest, existed: bool) -> None:
-        app, database = channel.app, self._base.database
+        app, database = channel.app, self.database
         secret = pack_keys(request.keys) if request.keep_keys else channel.record.secret
         if request.keys and not request.keep_keys:
             secret = b""
@@ -282,17 +274,17 @@ class ChannelService:
                     ErrorCode.INTERNAL, f"the channel's stored state is damaged: {error}"
                 ) from error
         assert channel.feed is not None
-        change = self._base.table.subscribe(channel.feed, [record.content_topic])
+        change = self.table.subscribe(channel.feed, [record.content_topic])
         for error_text in change.errors.values():
             raise IpcError(ErrorCode.BAD_REQUEST, f"failed to subscribe to content topic: {error_text}")
         if change.shards_gained:
-            self._base.shards.follow(change.shards_gained)
-        self._base.shards.topics_changed()
-        await self._base.shards.wait_heard(change)
+            self.shards.follow(change.shards_gained)
+        self.shards.topics_changed()
+        await self.shards.wait_heard(change)
 
     def _begin(self, channel: KnownChannel, cipher: Cipher | None) -> None:
-        record, turn, durable = channel.record, self._base.turn, channel.app.durable
-        stream, now_ns = channel.app.stream, self._base.clocks.now_ns
+        record, turn, durable = channel.record, self.turn, channel.app.durable
+        stream, now_ns = channel.app.stream, self.clocks.now_ns
 
         def notify(output: ChannelOutput, batch: Batch | None) -> None:
             kind, fields, payload = app_event(record.name, output)
@@ -301,7 +293,7 @@ class ChannelService:
         core = ChannelCore(
             record.name,
             record.sender_id,
-            channel_settings(self._base.config, channel.settings),
+            channel_settings(self.config, channel.settings),
             Random(SystemRandom().getrandbits(64)),  # noqa: S311 (jitter, nothing secret)
             cipher,
         )
@@ -310,8 +302,10 @@ class ChannelService:
             core,
             notify=notify,
             batch=(lambda: turn.batch) if durable else (lambda: None),
-            departures=self._departures,
-            times=self._times,
+            transmit=self._departures.transmit,
+            retrieve=self._retrieval,
+            clocks=self.clocks,
+            steady=self.steady,
             figures=self._figures,
         )
         channel.feed = ChannelFeed(channel.host, durable, asyncio.get_running_loop().call_soon)
@@ -322,8 +316,8 @@ class ChannelService:
             host.closed = True
             self._transmitter.forget(host)
         if feed is not None:
-            change = self._base.table.remove(feed)
-            self._base.shards.leave(change.shards_lost)
+            change = self.table.remove(feed)
+            self.shards.leave(change.shards_lost)
 
     def exists(self, app: App, channel_id: str) -> bool:
         channel = self._channels.get(app, {}).get(channel_id)
@@ -348,33 +342,25 @@ class ChannelService:
             ),
         )
 
-    async def close(self, app: App, channel_id: str) -> None:
-        """Stop receiving and sending; keep what is stored. Raises IpcError."""
+    async def close(self, app: App, channel_id: str, *, forget: bool = False) -> None:
+        """Stop receiving and sending; keep what is stored, or delete it. Raises IpcError."""
         channel = self._known(app, channel_id)
         if app.durable:
             self._disk.check()
-        self._base.turn.flush()  # else its last changes came to the disk behind its end
+        self.turn.flush()  # otherwise its last changes would reach the disk behind its end
         self._end(channel)
-        channel.record = channel.record._replace(open=0)
-        if app.durable:
-            batch = self._base.database.batch()
-            batch.channel(ChannelRows(channel.record.channel, opened=(0, channel.record.secret)))
-            await self._disk.commit(batch)
-        else:
+        record = channel.record = channel.record._replace(open=0)
+        if forget or not app.durable:
             del self._channels[app][channel_id]
+        if app.durable:
+            batch = self.database.batch()
+            opened = None if forget else (0, record.secret)
+            batch.channel(ChannelRows(record.channel, opened=opened, forgotten=forget))
+            await self._disk.commit(batch)
 
     async def forget(self, app: App, channel_id: str) -> None:
         """Close it and delete what is stored. Raises IpcError."""
-        channel = self._known(app, channel_id)
-        if app.durable:
-            self._disk.check()
-        self._base.turn.flush()
-        self._end(channel)
-        del self._channels[app][channel_id]
-        if app.durable:
-            batch = self._base.database.batch()
-            batch.channel(ChannelRows(channel.record.channel, forgotten=True))
-            await self._disk.commit(batch)
+        await self.close(app, channel_id, forget=True)
 
     async def send(self, app: App, request: ChannelSendRequest, blobs: Sequence[bytes]) -> bool:
         """Accept a send and wait until it is on disk. Return True for a repeat. Raises IpcError."""
@@ -397,7 +383,8 @@ class ChannelService:
         states = {"open": len(cores), "locked": sum(channel.locked for channel in every)}
         return {
             "channels": {**states, "closed": len(every) - sum(states.values())},
-            **self._figures.to_body(self._transmitter),
+            **self._figures.to_body(),
+            "attempts": dict(self._transmitter.counters),
             "retrievals": {"asked": self._retrieval.asked, "found": self._retrieval.found},
             "buffers": buffers(cores, len(self._transmitter)),
         }

@@ -8,13 +8,14 @@ that of the attempt. Content waits for peers; repairs and sync messages, which w
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
+from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.sds.state import SendKind
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
@@ -25,21 +26,11 @@ _MOST: Final = 20_000
 _RETRY: Final = 5.0
 
 
-class Reports(Protocol):
-    """The channel a message belongs to."""
-
-    def transmitted(self, message_id: str, digest: bytes) -> None:
-        """Record that it reached the network, under this message hash."""
-
-    def failed(self, message_id: str) -> None:
-        """Record that it was given up."""
-
-
 @dataclass(slots=True)
 class MessageInFlight:
     """A message to transmit."""
 
-    channel: Reports
+    channel: ChannelHost
     message_id: str
     kind: SendKind
     content_topic: str
@@ -52,16 +43,6 @@ class MessageInFlight:
     def stale(self) -> bool:
         """Whether to drop it rather than wait for peers."""
         return self.kind in (SendKind.REPAIR, SendKind.SYNC)
-
-
-@dataclass(slots=True)
-class TransmitterCounters:
-    """Messages since the start, by outcome."""
-
-    sent: int = 0
-    waited: int = 0
-    refused: int = 0
-    dropped: int = 0
 
 
 class Transmitter:
@@ -88,7 +69,8 @@ class Transmitter:
         self._online = False
         self._running = 0
         self._newest_ns = 0
-        self.counters = TransmitterCounters()
+        self.counters = Counter(sent=0, waited=0, refused=0, dropped=0)
+        """Attempts since the start, by outcome."""
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._waiting) + self._running
@@ -96,7 +78,7 @@ class Transmitter:
     def put(self, message: MessageInFlight) -> None:
         """Queue a message to be sent as soon as possible."""
         if len(self) >= _MOST or (message.stale and not self._online):
-            self.counters.dropped += 1
+            self.counters["dropped"] += 1
             message.channel.failed(message.message_id)
             return
         self._queue.append(message)
@@ -113,7 +95,7 @@ class Transmitter:
         self._waiting.clear()
         self._changed.set()
 
-    def forget(self, channel: Reports) -> None:
+    def forget(self, channel: ChannelHost) -> None:
         """Drop the messages of a closed channel."""
         for queue in (self._queue, self._waiting):
             kept = [message for message in queue if message.channel is not channel]
@@ -156,17 +138,17 @@ class Transmitter:
     def _conclude(self, message: MessageInFlight, digest: bytes, outcome: Outcome) -> None:
         match outcome:
             case Published():
-                self.counters.sent += 1
+                self.counters["sent"] += 1
                 message.channel.transmitted(message.message_id, digest)
             case Refused():
-                self.counters.refused += 1
+                self.counters["refused"] += 1
                 message.channel.failed(message.message_id)
             case NoPeers() | Unknown():
                 if message.stale:
-                    self.counters.dropped += 1
+                    self.counters["dropped"] += 1
                     message.channel.failed(message.message_id)
                 else:
-                    self.counters.waited += 1
+                    self.counters["waited"] += 1
                     self._waiting.append(message)
 
     def _task(self, message: MessageInFlight) -> SendTask:

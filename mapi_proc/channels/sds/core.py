@@ -68,7 +68,7 @@ class SdsCore:
         self._clock = LamportClock(settings.form, settings.lamport_jump, settings.lamport_jump_new)
         self._bloom = RollingBloom(settings.form, settings.bloom_window)
         self._times = RepairTimes(settings, sender_id)
-        self._responses = Responses.new()
+        self._responses = Responses()
         self._sync = SyncTimer(settings, random)
         self._newest_ns = 0
         self._outputs: list[Output] = []

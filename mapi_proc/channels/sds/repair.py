@@ -5,7 +5,7 @@ Both are drawn from hashes of the participant's and the message's id, so that fe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from mapi_proc.channels.sds.settings import SdsSettings
@@ -51,12 +51,8 @@ def _hash(*parts: str) -> int:
 class Responses:
     """Messages that others requested: when to send them, and when they were sent last."""
 
-    due: dict[str, float]
-    answered: dict[str, float]
-
-    @classmethod
-    def new(cls) -> Responses:
-        return cls({}, {})
+    due: dict[str, float] = field(default_factory=dict)
+    answered: dict[str, float] = field(default_factory=dict)
 
     def plan(self, message_id: str, at: float, now: float, gap: float, limit: int) -> None:
         """Note a request, unless the message went out just now or there are too many requests already."""

@@ -18,7 +18,6 @@ integers of a whole shard's length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from mapi_proc.channels.segmentation.galois import Field, field8, field16
 from mapi_proc.channels.segmentation.planes import Planes8, Planes16, Vector
@@ -29,14 +28,6 @@ ALIGNMENT = 64
 
 class ParityError(ValueError):
     """The shards do not fit together or are too few."""
-
-
-class _Planes(Protocol):
-    """How shards are represented for the arithmetic: see `planes`."""
-
-    def load(self, shard: bytes) -> Vector: ...
-    def store(self, vector: Vector) -> bytes: ...
-    def multiply(self, vector: Vector, logarithm: int) -> Vector: ...
 
 
 def encode_parity(data: Sequence[bytes], parity_count: int) -> list[bytes]:
@@ -91,7 +82,7 @@ class _Code:
             raise ParityError(f"{data_count} + {parity_count} shards are more than the code has positions")
         small = positions <= 1 << 8
         self.field: Field = field8() if small else field16()
-        self.planes: _Planes = Planes8(self.field, size) if small else Planes16(size)
+        self.planes: Planes8 | Planes16 = Planes8(self.field, size) if small else Planes16(size)
 
     def parity(self, data: Sequence[Vector | None]) -> list[Vector]:
         """Return the parity of data; None counts as zeros."""

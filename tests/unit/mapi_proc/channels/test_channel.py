@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipc_schema.errors import IpcError
 from mapi_proc.channels.channel import (
-    ChannelBusyError,
     ChannelCore,
     ChannelSettings,
-    RequestConflictError,
-    SendRefusedError,
 )
 from mapi_proc.channels.encryption import Cipher, CipherError, XChaCha
 from mapi_proc.channels.events import (
@@ -157,14 +155,14 @@ def test_payloads_in_many_segments_with_parity_and_loss() -> None:
 @pytest.mark.parametrize(
     ("profile", "payload", "text"),
     [
-        ("reference", b"", "^empty payload$"),
-        ("reference", bytes(102_272 * 256 + 1), r"^segmentation failed: .* 257 \+ 0 segments"),
-        ("js", bytes(MAX_RAW + 1), "^segmentation failed: profile js has none"),
+        ("reference", b"", "^bad_request: empty payload$"),
+        ("reference", bytes(102_272 * 256 + 1), r"^bad_request: segmentation failed: .* 257 \+ 0 segments"),
+        ("js", bytes(MAX_RAW + 1), "^bad_request: segmentation failed: profile js has none"),
     ],
 )
 def test_refused_payloads(profile: str, payload: bytes, text: str) -> None:
     alice = Member("alice", profile)
-    with pytest.raises(SendRefusedError, match=text):
+    with pytest.raises(IpcError, match=text):
         alice.send(payload)
     assert alice.disk.requests == {}
 
@@ -262,7 +260,7 @@ class Broken:
 def test_a_hook_that_fails_fails_the_send_and_leaves_nothing(profile: str) -> None:
     split = SplitLimits(segment_size=192)
     alice = Member("alice", profile, Broken(2 if profile == "reference" else 0), split=split)
-    with pytest.raises(SendRefusedError, match=r"^encryption failed: out of order$"):
+    with pytest.raises(IpcError, match=r"^bad_request: encryption failed: out of order$"):
         alice.send(bytes(300))
     alice.take()
     assert alice.wire == []
@@ -344,7 +342,7 @@ def test_a_repeated_request_is_sent_once() -> None:
     assert len(alice.send(b"1")) == 1
     assert alice.send(b"1") == []
     for payload, ephemeral in ((b"2", False), (b"1", True)):
-        with pytest.raises(RequestConflictError):
+        with pytest.raises(IpcError, match=r"^conflict: "):
             alice.send(payload, ephemeral=ephemeral)
 
 
@@ -363,7 +361,7 @@ def test_ephemeral_sends_and_all_repairs_and_syncs_are_not_for_stores() -> None:
 def test_too_much_unacknowledged_is_busy() -> None:
     alice = Member("alice", max_outgoing=1)
     alice.send(b"1", b"1")
-    with pytest.raises(ChannelBusyError):
+    with pytest.raises(IpcError, match=r"^busy: "):
         alice.send(b"2", b"2")
     assert set(alice.disk.requests) == {b"1"}
 

@@ -19,13 +19,14 @@ from mapi_proc.channels.events import (
     Sent,
 )
 from mapi_proc.channels.figures import ChannelFigures
-from mapi_proc.channels.host import ChannelHost, HostTimes
+from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.profiles import MARK
 from mapi_proc.channels.sds.message import decode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.segmentation.split import SplitLimits
 from mapi_proc.channels.storing import stored_channel
 from mapi_proc.channels.transmitter import Transmitter
+from mapi_proc.clocks import Clocks
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask
@@ -57,7 +58,6 @@ class World:
             self.turn.stored,
             database.find_channel_message,
             lambda _: 3,
-            lambda _, retrieve: self.wanted.append(retrieve),
         )
         self.figures = ChannelFigures()
         settings = ChannelSettings(split=SplitLimits(segment_size=320), sds=SdsSettings(max_attempts=3))
@@ -66,8 +66,10 @@ class World:
             ChannelCore("channel", sender, settings, Random(sender)),
             notify=lambda event, _: self.events.append(event),
             batch=lambda: self.turn.batch,
-            departures=self.departures,
-            times=HostTimes(lambda: self.now, self.wall, self.wall),
+            transmit=self.departures.transmit,
+            retrieve=lambda _, retrieve: self.wanted.append(retrieve),
+            clocks=Clocks(self.wall, lambda: self.now, self.wall),
+            steady=self.wall,
             figures=self.figures,
         )
 
@@ -192,12 +194,12 @@ async def test_content_waits_for_peers_and_sync_messages_do_not(tmp_path: Path) 
         alice.host.send(b"r", b"hello", False)
         await alice.turn.stored()
         await alice.departures.idle()
-        while not alice.transmitter.counters.waited:
+        while not alice.transmitter.counters["waited"]:
             await asyncio.sleep(0)
         alice.now = 10_000.0
         alice.host.tick()
         await alice.departures.idle()
-        while not alice.transmitter.counters.dropped:
+        while not alice.transmitter.counters["dropped"]:
             await asyncio.sleep(0)
         assert alice.air == []
         alice.outcome = Published(1)
@@ -215,7 +217,7 @@ async def test_what_is_refused_is_tried_again_later(tmp_path: Path) -> None:
         alice.host.send(b"r", b"hello", False)
         await alice.turn.stored()
         await alice.departures.idle()
-        while not alice.transmitter.counters.refused:
+        while not alice.transmitter.counters["refused"]:
             await asyncio.sleep(0)
         alice.outcome = Published(1)
         alice.now = 31.0
