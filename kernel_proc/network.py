@@ -70,11 +70,11 @@ def listen_addresses(config: KernelConfig) -> list[str]:
 
 def host_limits(config: KernelConfig) -> HostLimits:
     """Return the host's limits: a fifth of all connections is reserved for outbound ones."""
-    total = config.max_connections
+    total = config.peers.max_connections
     return HostLimits(
         max_connections=total,
         max_inbound=max(1, total - max(1, total // 5)),
-        max_per_ip=config.ip_colocation_limit,
+        max_per_ip=config.peers.ip_colocation_limit,
     )
 
 
@@ -91,7 +91,7 @@ def no_peers_text(shard: int, connected: int, troubles: Sequence[tuple[float, st
 def score_params(config: KernelConfig) -> ScoreParams:
     """Return the relay's score parameters: peers at one address are only penalised beyond what admission
     allows."""
-    return ScoreParams(colocation_threshold=config.ip_colocation_limit)
+    return ScoreParams(colocation_threshold=config.peers.ip_colocation_limit)
 
 
 class Network:
@@ -120,7 +120,7 @@ class Network:
             listen=listen_addresses(config),
             limits=host_limits(config),
             certificate=certificate,
-            agent=config.agent_string or f"{AGENT_PREFIX}{version()}",
+            agent=config.peers.agent_string or f"{AGENT_PREFIX}{version()}",
         )
         self._notify_peer = peer_changed
         self.book = PeerBook(trio.current_time, self._peer_changed)
@@ -129,13 +129,13 @@ class Network:
             SignedShard(shard_topic(config.network.cluster, one.shard), one.public_key, time.time_ns)
             for one in config.protected_shards
         ]
-        self.relay = self._make_relay(config) if config.relay else None
+        self.relay = self._make_relay(config) if config.peers.relay else None
         self.metadata = MetadataProtocol(
             self.host,
             cluster=config.network.cluster,
             # A node without relay carries no shards, whatever it records: peers should not connect to it for
             # one.
-            shards=shards.joined if config.relay else tuple,
+            shards=shards.joined if config.peers.relay else tuple,
             learned=self._learned,
             other_network=lambda peer_id, why: self.peering.manager.other_network(peer_id, why),
         )
@@ -162,7 +162,7 @@ class Network:
             self.host,
             RelayParams(
                 max_rpc_size=config.network.max_message_size,
-                gossip=GossipParams(peer_exchange=config.relay_peer_exchange),
+                gossip=GossipParams(peer_exchange=config.peers.relay_peer_exchange),
                 score=score_params(config),
             ),
             on_message=self._on_message,

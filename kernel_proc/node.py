@@ -77,7 +77,7 @@ class Node:
             instance=new_instance(os.urandom),
             cluster=config.network.cluster,
             shard_count=config.network.shard_count,
-            replay_bytes=config.replay_budget,
+            replay_bytes=config.sockets.replay_budget,
             registry=self.registry,
         )
         self._lag = EventLoopLag()
@@ -93,7 +93,7 @@ class Node:
             self.publisher,
             cluster=config.network.cluster,
             shard_count=config.network.shard_count,
-            lease_ttl=config.lease_ttl,
+            lease_ttl=config.sockets.lease_ttl,
             static=config.shards,
             registry=self.registry,
             changed=self._touch,
@@ -310,7 +310,7 @@ class Node:
                 network=info,
                 server=f"logos-kernel/{version()}",
                 in_flight=config.max_in_flight,
-                replay_bytes=config.replay_budget,
+                replay_bytes=config.sockets.replay_budget,
                 events_endpoint=self._endpoint_of_events,
             ),
             **relay_routes(publishing, relay),

@@ -31,8 +31,8 @@ def node_key(config: KernelConfig) -> NodeKey:
     """Return the configured key, or that of the data directory, created on first start. Raise
     `StartError`."""
     try:
-        if config.node_key is not None:
-            return NodeKey(config.node_key)
+        if config.peers.nodekey is not None:
+            return NodeKey(config.peers.nodekey)
         return load_or_create_node_key(Path(config.data_dir) / "nodekey")
     except NodeKeyError as error:
         raise StartError(f"nodekey: {error}") from error

@@ -58,10 +58,10 @@ class Inward:
         self._owner = owner
         self._link = link
         self._figures = figures
-        self._in_flight = config.in_flight
-        self._takeover_after = config.takeover_after
-        self._look_seconds = config.takeover_after / 5
-        self._takeover = Takeover(owner, config.takeover_after)
+        self._in_flight = config.inward.bridge_in_flight
+        self._takeover_after = config.inward.bridge_takeover_after
+        self._look_seconds = config.inward.bridge_takeover_after / 5
+        self._takeover = Takeover(owner, config.inward.bridge_takeover_after)
         self._sends = OpenSends(link, owner, figures)
         self._changed = asyncio.Event()
         self._sends.on_ended(self._changed.set)

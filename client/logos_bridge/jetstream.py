@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from ipc_schema.config.bridge import NatsConfig
+from ipc_schema.config.bridge import BridgeConfig
 from logos_bridge.ack_inbox import AckInbox
 from logos_bridge.congestion import CongestionWindow, backoff
 from logos_bridge.headers import EXPECTED_SEQUENCE, MESSAGE_ID
@@ -67,8 +67,8 @@ class LinkCounters:
 class JetStreamLink:
     """One connection. `open` waits for a server and makes sure that streams and buckets exist."""
 
-    def __init__(self, config: NatsConfig) -> None:
-        self.layout = Layout(config.prefix)
+    def __init__(self, config: BridgeConfig) -> None:
+        self.layout = Layout(config.nats.nats_prefix)
         self.counters = LinkCounters()
         self._config = config
         self._client = Client()
@@ -83,7 +83,7 @@ class JetStreamLink:
 
     async def open(self) -> None:
         """Connect, however long that takes. Raises `StartError` for files that cannot be used."""
-        options, failures = connect_options(self._config), 0
+        options, failures = connect_options(self._config.nats), 0
         while True:
             try:
                 await self._client.connect(

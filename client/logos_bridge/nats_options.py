@@ -7,17 +7,17 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from ipc_schema.config.bridge import NatsConfig
+from ipc_schema.config.bridge import NatsOptions
 from logos_process.exits import ExitCode, StartError
 
 _RECONNECT_SECONDS: Final = 0.2
 _PING_SECONDS: Final = 5
 
 
-def connect_options(config: NatsConfig) -> dict[str, Any]:
+def connect_options(config: NatsOptions) -> dict[str, Any]:
     """Return the arguments of `connect`. Raises `StartError` for files that cannot be used."""
     options: dict[str, Any] = {
-        "servers": list(config.urls),
+        "servers": list(config.nats_url),
         "name": "logos-bridge",
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": _RECONNECT_SECONDS,
@@ -26,8 +26,8 @@ def connect_options(config: NatsConfig) -> dict[str, Any]:
         "max_outstanding_pings": 2,
     }
     for key, name, path in (
-        ("user_credentials", "nats-credentials", config.credentials),
-        ("nkeys_seed", "nats-nkey-seed", config.nkey_seed),
+        ("user_credentials", "nats-credentials", config.nats_credentials),
+        ("nkeys_seed", "nats-nkey-seed", config.nats_nkey_seed),
     ):
         if path is not None:
             _check_secret(name, path)
@@ -47,13 +47,13 @@ def _check_secret(name: str, path: str) -> None:
         raise StartError(f"{name}: {path} can be read by other users: make it 0600", ExitCode.CONFIG)
 
 
-def _tls(config: NatsConfig) -> ssl.SSLContext | None:
-    if config.tls_ca is None and config.tls_cert is None:
+def _tls(config: NatsOptions) -> ssl.SSLContext | None:
+    if config.nats_tls_ca is None and config.nats_tls_cert is None:
         return None
     try:
-        context = ssl.create_default_context(cafile=config.tls_ca)
-        if config.tls_cert is not None:
-            context.load_cert_chain(config.tls_cert, config.tls_key)
+        context = ssl.create_default_context(cafile=config.nats_tls_ca)
+        if config.nats_tls_cert is not None:
+            context.load_cert_chain(config.nats_tls_cert, config.nats_tls_key)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"nats-tls-ca, nats-tls-cert: {error}", ExitCode.CONFIG) from error
     return context

@@ -56,13 +56,12 @@ class Outward:
         link: JetStreamLink,
         figures: BridgeFigures,
     ) -> None:
-        assert config.nats is not None
         self._kernel = kernel
         self._peer_id = peer_id
         self._link = link
         self._figures = figures
         self._run_id = os.urandom(8).hex()
-        self._topics = frozenset(config.content_topics)
+        self._topics = frozenset(config.outward.bridge_content_topic)
         network = kernel.network
         shards = _shards(config, network.shard_count)
         self.streams = {
@@ -71,7 +70,7 @@ class Outward:
                 figures,
                 shard,
                 link.layout.shard_subject(network.cluster, shard),
-                config.nats.duplicate_window,
+                config.outward.bridge_duplicate_window,
                 max(1 << 20, _BYTES // max(1, len(shards))),
             )
             for shard in shards
@@ -85,7 +84,7 @@ class Outward:
             figures,
             list(self.streams.values()),
             self._topics,
-            config.nats.max_age,
+            config.outward.bridge_max_age,
             self._clock,
         )
         self._feed: KernelFeed | None = None
@@ -322,10 +321,10 @@ class Outward:
 
 
 def _shards(config: BridgeConfig, shard_count: int) -> tuple[int, ...]:
-    if config.shards:
-        return config.shards
+    if config.outward.bridge_shard:
+        return config.outward.bridge_shard
     if not shard_count:
         raise StartError("bridge-shard: this network has no autosharding: name its shards")
-    if config.content_topics:
-        return tuple(sorted({autoshard(topic, shard_count) for topic in config.content_topics}))
+    if config.outward.bridge_content_topic:
+        return tuple(sorted({autoshard(topic, shard_count) for topic in config.outward.bridge_content_topic}))
     return tuple(range(shard_count))

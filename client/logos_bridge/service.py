@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from ipc_schema.config.bridge import BridgeConfig, NatsConfig
+from ipc_schema.config.bridge import BridgeConfig
 from ipc_schema.mapi.methods import FEATURE_SEND_TIMESTAMP
 from ipc_schema.paths import bridge_directory, bridge_status_file
 from logos_bridge.figures import BridgeFigures
@@ -37,13 +37,13 @@ _RETRY: Final = 1.0
 
 async def serve(config: BridgeConfig, limit: StopLimit) -> int:
     """Bridge until a signal; returns the exit code. Raises `StartError`."""
-    if config.nats is None:
+    if not config.nats.nats_url:
         raise StartError("nats-url: there is no NATS server to bridge to")
     with ExitStack() as stack:
         claim_directory(stack, bridge_directory(config.ipc_dir))
         status = bridge_status_file(config.ipc_dir)
         stack.callback(status.unlink, missing_ok=True)
-        bridge = _Bridge(config, config.nats, status)
+        bridge = _Bridge(config, status)
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in stop_signals():
@@ -76,18 +76,17 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
 class _Bridge:
     """The parts of one running bridge."""
 
-    def __init__(self, config: BridgeConfig, nats: NatsConfig, status: Path) -> None:
+    def __init__(self, config: BridgeConfig, status: Path) -> None:
         self._config = config
-        self._nats = nats
         self._status = status
         self._figures = BridgeFigures()
-        self._link = JetStreamLink(nats)
+        self._link = JetStreamLink(config)
 
     async def run(self) -> None:
         for part in (
             "nats",
-            *(["out"] if self._config.outward else []),
-            *(["in"] if self._config.inward else []),
+            *(["out"] if self._config.outward.bridge_out else []),
+            *(["in"] if self._config.inward.bridge_in else []),
         ):
             self._figures.trouble(part, "not started yet")
         async with asyncio.TaskGroup() as group:
@@ -104,13 +103,13 @@ class _Bridge:
             peer_id = str(await self._ask_peer_id(kernel))
             figures.facts["peerId"] = peer_id
             async with asyncio.TaskGroup() as group:
-                if config.outward:
+                if config.outward.bridge_out:
                     outward = Outward(config, kernel, peer_id, self._link, figures)
                     log.info(
                         "publishing", extra=fields(shards=len(outward.streams), server=self._link.server)
                     )
                     group.create_task(outward.run(), name="out")
-                if config.inward and config.mapi is not None:
+                if config.inward.bridge_in and config.mapi is not None:
                     group.create_task(self._take_sends(config.mapi.apps, peer_id), name="in")
 
     async def _take_sends(self, endpoint: str, owner: str) -> None:
@@ -158,8 +157,8 @@ class _Bridge:
             figures.trouble("nats", reason)
             figures.facts["nats"] = {
                 "server": link.server,
-                "urls": self._nats.urls,
-                "prefix": self._nats.prefix,
+                "urls": self._config.nats.nats_url,
+                "prefix": self._config.nats.nats_prefix,
             }
             try:
                 status = {"program": "logos-bridge", **figures.status(version())}

@@ -8,18 +8,18 @@ from typing import Any
 import nats.js.errors
 from nats.js import JetStreamContext, api
 
-from ipc_schema.config.bridge import NatsConfig
+from ipc_schema.config.bridge import BridgeConfig
 from logos_bridge.layout import Layout
 
 log = logging.getLogger(__name__)
 
 
-async def ensure_streams(js: JetStreamContext, layout: Layout, config: NatsConfig) -> None:
+async def ensure_streams(js: JetStreamContext, layout: Layout, config: BridgeConfig) -> None:
     """Make sure that all exist. Raises a failure of NATS."""
-    prefix = config.prefix
-    kept = {"max_age": config.max_age, "max_bytes": config.max_bytes or -1}
+    prefix, outward = config.nats.nats_prefix, config.outward
+    kept = {"max_age": outward.bridge_max_age, "max_bytes": outward.bridge_max_bytes or -1}
     messages = await _ensure(js, config, layout.messages, [f"{prefix}.messages.>"], **kept)
-    if messages.duplicate_window < config.duplicate_window:
+    if messages.duplicate_window < outward.bridge_duplicate_window:
         log.warning(
             "stream %s notices duplicates for %g s only, less than bridge-duplicate-window",
             layout.messages,
@@ -44,7 +44,7 @@ async def ensure_streams(js: JetStreamContext, layout: Layout, config: NatsConfi
 
 
 async def _ensure(
-    js: JetStreamContext, config: NatsConfig, name: str, subjects: list[str], **settings: Any
+    js: JetStreamContext, config: BridgeConfig, name: str, subjects: list[str], **settings: Any
 ) -> api.StreamConfig:
     try:
         return (await js.stream_info(name)).config
@@ -52,9 +52,9 @@ async def _ensure(
         wanted = api.StreamConfig(
             name=name,
             subjects=subjects,
-            num_replicas=config.replicas,
+            num_replicas=config.nats.nats_replicas,
             storage=api.StorageType.FILE,
-            duplicate_window=config.duplicate_window,
+            duplicate_window=config.outward.bridge_duplicate_window,
             **settings,
         )
     try:

@@ -61,7 +61,7 @@ def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
         app.include_router(router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
-    secured, complete = gateway.config.token_file is not None, gateway.config.rest_routes
+    secured, complete = gateway.config.options.rest_token_file is not None, gateway.config.options.rest
     document = functools.cache(functools.partial(describe, app, secured=secured, complete=complete))
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's way to replace it
     return app
@@ -75,22 +75,25 @@ def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIAp
         state_of=app,
         routers=_routers(gateway),
         handlers=_HANDLERS,
-        access=_access(gateway, tokens, gateway.config.allow_origins),
+        access=_access(gateway, tokens, gateway.config.options.rest_allow_origin),
         figures=gateway.requests,
     )
 
 
 def _access(gateway: Gateway, tokens: Tokens | None, allow_origins: Sequence[str]) -> AccessControl:
     return AccessControl(
-        tokens=tokens, allow_origins=allow_origins, hosts=gateway.config.hosts, counters=gateway.access
+        tokens=tokens,
+        allow_origins=allow_origins,
+        hosts=gateway.config.options.rest_host,
+        counters=gateway.access,
     )
 
 
 def _routers(gateway: Gateway) -> list[APIRouter]:
     modules = (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_channels, app_socket)
-    routers = [module.router for module in modules] if gateway.config.rest_routes else []
+    routers = [module.router for module in modules] if gateway.config.options.rest else []
     routers += [kernel_events.router, node_routes.router, docs_router()]
-    return [*routers, dashboard_router()] if gateway.config.dashboard else routers
+    return [*routers, dashboard_router()] if gateway.config.options.dashboard else routers
 
 
 def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | None) -> Starlette:
@@ -150,7 +153,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
         code = {404: "not_found", 405: "unknown_method"}.get(error.status_code, "bad_request")
         return app_routes.problem_response(ProblemError(error.status_code, code, str(error.detail)))
     for prefix, text in _NOT_SERVED.items():
-        if path.startswith(prefix) and not request.app.state.gateway.config.rest_admin:
+        if path.startswith(prefix) and not request.app.state.gateway.config.options.rest_admin:
             return PlainTextResponse(text, 404)
     return PlainTextResponse(UNKNOWN_PATH, 400)
 

@@ -62,10 +62,10 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
 
 
 def _tokens(config: GatewayConfig) -> Tokens | None:
-    if config.token_file is None:
+    if config.options.rest_token_file is None:
         return None
     try:
-        return load_tokens(config.token_file)
+        return load_tokens(config.options.rest_token_file)
     except TokenFileError as error:
         raise StartError(f"rest-token-file: {error}") from None
 
@@ -75,12 +75,12 @@ def _gateway(config: GatewayConfig) -> Gateway:
     gateway = Gateway(
         config=config,
         links=links,
-        topics=RelayTopics(config.relay_cache_capacity),
-        watch=RelayWatch(config.relay_cache_capacity),
+        topics=RelayTopics(config.options.rest_relay_cache_capacity),
+        watch=RelayWatch(config.options.rest_relay_cache_capacity),
         journals=Journals(config.mapi),
         messaging=MessagingCache(config.mapi),
     )
-    if config.rest_routes:
+    if config.options.rest:
 
         async def subscribe_configured(kernel: KernelClient) -> None:
             """As the reference does, the node's own shards count as subscribed from the start."""
@@ -103,7 +103,7 @@ def _listeners(
         if config.rest is not None:
             app = rest_server(rest_application(gateway, pulse, version()), gateway, tokens)
             listeners["rest"] = HttpListener(
-                app, config.rest, tls_cert=config.tls_cert, tls_key=config.tls_key
+                app, config.rest, tls_cert=config.options.rest_tls_cert, tls_key=config.options.rest_tls_key
             )
         if config.metrics is not None:
             listeners["metrics"] = HttpListener(metrics_application(gateway, scraper, tokens), config.metrics)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
@@ -167,34 +167,14 @@ BRIDGE_SCHEMA: Final = Schema("bridge", BridgeOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NatsConfig:
-    """How NATS is reached, and what the bridge creates there."""
-
-    urls: tuple[str, ...]
-    credentials: str | None
-    nkey_seed: str | None
-    tls_ca: str | None
-    tls_cert: str | None
-    tls_key: str | None
-    prefix: str
-    replicas: int
-    max_age: float
-    max_bytes: int
-    duplicate_window: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeConfig(common.BaseConfig):
     """Typed configuration of a bridge."""
 
-    nats: NatsConfig | None
-    """None: there is nothing to bridge to."""
-    outward: bool
-    shards: tuple[int, ...]
-    content_topics: tuple[str, ...]
-    inward: bool
-    in_flight: int
-    takeover_after: float
+    nats: NatsOptions
+    """Without a URL there is nothing to bridge to."""
+    outward: OutwardOptions
+    inward: InwardOptions
+    """`bridge_in` is off without a Messaging API."""
     kernel: KernelEndpoints
     mapi: MapiEndpoints | None
     """None: the node is a kernel alone."""
@@ -210,36 +190,15 @@ def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
     _check(resolved)
     return BridgeConfig(
         **shared,
-        nats=_nats(options) if options.nats.nats_url else None,
-        outward=options.outward.bridge_out,
-        shards=tuple(dict.fromkeys(options.outward.bridge_shard)),
-        content_topics=tuple(dict.fromkeys(options.outward.bridge_content_topic)),
-        inward=options.inward.bridge_in and options.node.mapi,
-        in_flight=options.inward.bridge_in_flight,
-        takeover_after=options.inward.bridge_takeover_after,
+        nats=options.nats,
+        outward=options.outward,
+        inward=replace(options.inward, bridge_in=options.inward.bridge_in and options.node.mapi),
         kernel=common.served_kernel(resolved, options.node, run_dir),
         mapi=common.served_mapi(resolved, options.node, run_dir),
     )
 
 
 load_bridge_config: Final = config_loader(BRIDGE_SCHEMA, bridge_config)
-
-
-def _nats(options: BridgeOptions) -> NatsConfig:
-    nats, outward = options.nats, options.outward
-    return NatsConfig(
-        urls=nats.nats_url,
-        credentials=nats.nats_credentials,
-        nkey_seed=nats.nats_nkey_seed,
-        tls_ca=nats.nats_tls_ca,
-        tls_cert=nats.nats_tls_cert,
-        tls_key=nats.nats_tls_key,
-        prefix=nats.nats_prefix,
-        replicas=nats.nats_replicas,
-        max_age=outward.bridge_max_age,
-        max_bytes=outward.bridge_max_bytes,
-        duplicate_window=outward.bridge_duplicate_window,
-    )
 
 
 def _check(resolved: Resolved[BridgeOptions]) -> None:

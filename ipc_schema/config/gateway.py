@@ -132,18 +132,8 @@ class GatewayConfig(common.BaseConfig):
 
     rest: HttpConfig | None
     """Listener of REST, streams and the dashboard."""
-    rest_routes: bool
-    """False: the listener serves the dashboard and what it reads, not the reference's REST or apps."""
-    rest_admin: bool
-    allow_origins: tuple[str, ...]
-    hosts: tuple[str, ...]
-    """Names it may be called by, besides loopback's own."""
-    relay_cache_capacity: int
-    """Messages per topic."""
-    token_file: str | None
-    tls_cert: str | None
-    tls_key: str | None
-    dashboard: bool
+    options: RestOptions
+    """Without `rest`, the listener serves only the dashboard and what it reads."""
     metrics: HttpConfig | None
     metrics_prefix: str
     kernel: KernelEndpoints
@@ -174,15 +164,7 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
     return GatewayConfig(
         **shared,
         rest=rest,
-        rest_routes=options.rest.rest,
-        rest_admin=options.rest.rest_admin,
-        allow_origins=options.rest.rest_allow_origin,
-        hosts=options.rest.rest_host,
-        relay_cache_capacity=options.rest.rest_relay_cache_capacity,
-        token_file=options.rest.rest_token_file,
-        tls_cert=options.rest.rest_tls_cert,
-        tls_key=options.rest.rest_tls_key,
-        dashboard=options.rest.dashboard,
+        options=options.rest,
         metrics=metrics,
         metrics_prefix=options.metrics.metrics_prefix,
         kernel=common.served_kernel(resolved, options.node, run_dir),

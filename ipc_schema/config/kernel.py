@@ -226,21 +226,12 @@ class KernelConfig(common.CommonConfig):
     """None: no WebSocket listener; 0: automatic."""
     websocket_tls: TlsFiles | None
     """None: the WebSocket listener is not secure."""
-    max_connections: int
-    ip_colocation_limit: int
-    """0: no limit."""
-    node_key: bytes | None = field(repr=False)
-    """32 bytes, or None: the key file of the data directory holds."""
-    agent_string: str | None
-    relay: bool
-    relay_peer_exchange: bool
-    """Peer exchange in PRUNE: whether we send peers, and whether we use those received."""
+    peers: PeerOptions
     services: ServiceOptions
     discovery: DiscoveryConfig
     endpoints: KernelEndpoints
     """Endpoints to bind: below `ipc_dir` unless configured otherwise."""
-    replay_budget: int
-    lease_ttl: float
+    sockets: KernelSocketOptions
     resolved: Resolved[KernelOptions] = field(repr=False, compare=False)
 
     @property
@@ -284,17 +275,11 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         tcp_port=tcp_port,
         websocket_port=websocket_port,
         websocket_tls=websocket_tls(resolved),
-        max_connections=options.peers.max_connections,
-        ip_colocation_limit=options.peers.ip_colocation_limit,
-        node_key=options.peers.nodekey,
-        agent_string=options.peers.agent_string or None,
-        relay=options.peers.relay,
-        relay_peer_exchange=options.peers.relay_peer_exchange,
+        peers=options.peers,
         services=effective_services(options.services),
         discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
         endpoints=endpoints,
-        replay_budget=options.sockets.replay_budget,
-        lease_ttl=options.sockets.lease_ttl,
+        sockets=options.sockets,
     )
 
 

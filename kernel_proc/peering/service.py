@@ -88,7 +88,7 @@ class Peering:
         boot = node_records("discv5-bootstrap-node", discovery.discv5_boot_nodes)
         self.boot_nodes: tuple[Enr, ...] = tuple(dict.fromkeys((*boot, *self._entries)))
         loopback = ipaddress.ip_address(config.listen_address).is_loopback
-        limit = 0 if loopback else config.ip_colocation_limit
+        limit = 0 if loopback else config.peers.ip_colocation_limit
         self.store = PeerStore(
             discovery.store_capacity,
             per_group=2 * limit,
@@ -104,7 +104,7 @@ class Peering:
             host,
             self.store,
             ManagerSettings(
-                targets=Targets.of(config.max_connections, discovery.relay_connections),
+                targets=Targets.of(config.peers.max_connections, discovery.relay_connections),
                 per_group=limit,
                 loopback=loopback,
                 usable=can_dial,

@@ -21,7 +21,7 @@ def services_wanted(config: KernelConfig) -> frozenset[str]:
     """Return the services of other nodes that this one may use: those of light clients without relay; store
     if it has none, or fetches what its own missed; sync if it compares its own."""
     services = config.services
-    wanted = set(SERVICES) - {"sync"} if not config.relay else set()
+    wanted = set(SERVICES) - {"sync"} if not config.peers.relay else set()
     if not services.store or services.store_resume:
         wanted.add("store")
     if services.store_sync:
@@ -33,10 +33,10 @@ def capabilities(config: KernelConfig) -> Capability:
     """Return the capabilities of this node for its ENR."""
     services = config.services
     mounted = {
-        Capability.RELAY: config.relay,
+        Capability.RELAY: config.peers.relay,
         Capability.STORE: services.store,
-        Capability.FILTER: services.filter and config.relay,
-        Capability.LIGHTPUSH: services.lightpush and config.relay,
+        Capability.FILTER: services.filter and config.peers.relay,
+        Capability.LIGHTPUSH: services.lightpush and config.peers.relay,
         Capability.SYNC: services.store_sync,
     }
     found = Capability(0)

@@ -26,9 +26,7 @@ pytestmark = pytest.mark.integration
 async def linked(server: NatsServer) -> AsyncIterator[JetStreamLink]:
     """A bridge's connection to a server that has started."""
     server.wait_ready()
-    config = load_bridge_config(flags={"nats-url": server.url}, environ={}).nats
-    assert config is not None
-    link = JetStreamLink(config)
+    link = JetStreamLink(load_bridge_config(flags={"nats-url": server.url}, environ={}))
     await link.open()
     try:
         yield link

@@ -27,8 +27,8 @@ async def about(request: Request) -> Response:
     shown: dict[str, Any] = {
         "version": request.app.version,
         "scopes": sorted(scopes_of(request)),
-        "rest": config.rest_routes,
-        "admin": config.rest_admin,
+        "rest": config.options.rest,
+        "admin": config.options.rest_admin,
         "messagingApi": config.mapi is not None,
         "kernel": links.kernel_seen and links.kernel.connected,
     }
@@ -58,7 +58,7 @@ async def apps(request: Request) -> Response:
 async def log_level(request: Request) -> Response:
     """Body: `{level}`. 200 `{previous}`: process to its previous level. Needs `rest-admin`."""
     gateway = gateway_of(request)
-    if not gateway.config.rest_admin:
+    if not gateway.config.options.rest_admin:
         raise ProblemError(403, "unauthorised", "the log level can be set with rest-admin only")
     level = await _level(request)
     endpoints = {"kernel": gateway.config.kernel.control}

@@ -50,7 +50,7 @@ _ORIGINS: Final = {
 
 
 def _kernel(request: Request) -> KernelClient:
-    if not gateway_of(request).config.rest_admin:
+    if not gateway_of(request).config.options.rest_admin:
         raise TextRefusal(
             404, "/admin endpoints are not available. Please check your configuration: --rest-admin=true"
         )

@@ -64,7 +64,7 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield checkup.check_clock(plan.data_dir)
     if plan.kernel.websocket_tls is not None:
         yield checkup.check_certificate(Path(plan.kernel.websocket_tls.certificate))
-    yield checkup.check_descriptors(wanted_descriptors(plan.kernel.max_connections))
+    yield checkup.check_descriptors(wanted_descriptors(plan.kernel.peers.max_connections))
     try:
         running = holder_of(paths.lock) is not None
     except OSError as error:

@@ -226,12 +226,12 @@ class _Planner:
     def bridge(self, kernel: KernelConfig, mapi: MapiConfig | None) -> BridgeConfig | None:
         flags = self._flags["bridge"]
         bare = self._sources.bridge(flags)
-        if bare.nats is None:
+        if not bare.nats.nats_url:
             return None
         paths = ("nats-credentials", "nats-nkey-seed", "nats-tls-ca", "nats-tls-cert", "nats-tls-key")
         self._join("bridge", paths, bare.resolved, kernel, mapi)
         bridge = self._sources.bridge(flags)
-        if bridge.outward and not kernel.relay:
+        if bridge.outward.bridge_out and not kernel.peers.relay:
             raise bridge.resolved.refuse(
                 "bridge-out", "needs a node that relays: set it to false, or use mode core"
             )
@@ -277,7 +277,7 @@ class _Planner:
 
 def _joins_all_shards(kernel: KernelConfig) -> bool:
     """Return whether a whole node joins every shard of its network, because it relays and names none."""
-    return kernel.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
+    return kernel.peers.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
 
 
 def _absolute(cwd: str | Path, path: str) -> str:
@@ -301,8 +301,8 @@ def _explicit_endpoints(server: str, names: Sequence[str], resolved: Resolved[An
 
 def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
     """Check what only the two configurations together can get wrong."""
-    if kernel.relay is (mapi.mode is Mode.EDGE):
-        wanted = "off" if kernel.relay else "on"
+    if kernel.peers.relay is (mapi.mode is Mode.EDGE):
+        wanted = "off" if kernel.peers.relay else "on"
         raise kernel.resolved.refuse(
             "relay", f"must be {wanted}: the mode is {mapi.mode}; or give --kernel-only"
         )

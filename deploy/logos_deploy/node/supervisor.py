@@ -68,7 +68,7 @@ class Supervisor:
         self._conf = render(
             self.paths,
             self.programs,
-            min_fds=file_descriptors(plan.kernel.max_connections),
+            min_fds=file_descriptors(plan.kernel.peers.max_connections),
             user=_user(),
             password=self._password,
         )

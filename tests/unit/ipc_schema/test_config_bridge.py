@@ -22,18 +22,19 @@ bridge-content-topic = ["/weather/1/berlin/json"]
 bridge-duplicate-window = "5m"
 """
     config = load_bridge_config(environ={}, file=parse_toml(text, "node.toml"))
-    assert config.nats is not None
-    assert config.nats.urls == ("nats://nats1.example:4222", "tls://nats2.example")
-    assert (config.nats.prefix, config.nats.replicas, config.nats.duplicate_window) == ("waku.prod", 3, 300.0)
-    assert config.content_topics == ("/weather/1/berlin/json",)
-    assert config.shards == ()
+    nats, outward = config.nats, config.outward
+    assert nats.nats_url == ("nats://nats1.example:4222", "tls://nats2.example")
+    assert (nats.nats_prefix, nats.nats_replicas) == ("waku.prod", 3)
+    assert outward.bridge_duplicate_window == 300.0
+    assert outward.bridge_content_topic == ("/weather/1/berlin/json",)
+    assert outward.bridge_shard == ()
     assert [warning for warning in config.warnings if "without TLS" in warning] == [
         "nats://nats1.example:4222 may be reached without TLS: use tls://, or set nats-tls-ca"
     ]
 
 
 def test_without_a_server_there_is_no_bridge() -> None:
-    assert load_bridge_config(flags={}, environ={}).nats is None
+    assert not load_bridge_config(flags={}, environ={}).nats.nats_url
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def test_defaults_are_those_of_nwaku() -> None:
     assert (config.rest.address, config.rest.port) == ("127.0.0.1", 8645)
     assert config.metrics is not None
     assert (config.metrics.address, config.metrics.port) == ("127.0.0.1", 8008)
-    assert (config.relay_cache_capacity, config.metrics_prefix) == (50, "logos_delivery_")
+    assert (config.options.rest_relay_cache_capacity, config.metrics_prefix) == (50, "logos_delivery_")
     assert config.warnings == ()
 
 
@@ -47,7 +47,7 @@ def test_others_reach_it_with_a_token_only(listener: str) -> None:
     with pytest.raises(ConfigError, match="set rest-token-file"):
         load_gateway_config(flags=flags)
     config = load_gateway_config(flags={**flags, "rest-token-file": "/tokens"})
-    assert config.token_file == "/tokens"
+    assert config.options.rest_token_file == "/tokens"
     assert ("without TLS" in "".join(config.warnings)) == (listener == "rest")
 
 

@@ -40,10 +40,10 @@ def test_without_a_preset_it_is_a_local_network() -> None:
     assert kernel.entry_nodes == kernel.static_nodes == ()
     assert kernel.shards == ()
     assert (kernel.tcp_port, kernel.websocket_port) == (60000, None)
-    assert kernel.relay
-    assert kernel.node_key is None
-    assert kernel.lease_ttl == 60.0
-    assert kernel.replay_budget == 64 * 1024 * 1024
+    assert kernel.peers.relay
+    assert kernel.peers.nodekey is None
+    assert kernel.sockets.lease_ttl == 60.0
+    assert kernel.sockets.replay_budget == 64 * 1024 * 1024
     assert kernel.ipc_dir == "data/run"
     assert kernel.warnings == ()
 
@@ -75,8 +75,8 @@ def test_explicit_values_beat_the_preset_and_are_warned_about() -> None:
 
 
 def test_relay_peer_exchange_is_off_unless_asked_for_and_needs_relay() -> None:
-    assert not config().relay_peer_exchange
-    assert config(relay_peer_exchange=True).relay_peer_exchange
+    assert not config().peers.relay_peer_exchange
+    assert config(relay_peer_exchange=True).peers.relay_peer_exchange
     assert config(relay=False, relay_peer_exchange=True).warnings == (
         "relay-peer-exchange has no effect: relay is off",
     )
@@ -225,7 +225,8 @@ def test_relay_without_room_for_a_mesh_is_refused(total: int, ratio: str, ways: 
             given = {"max_connections": 8, "relay_service_ratio": "100:0"}
         given[option.replace("-", "_")] = value
         assert config(**given).discovery.relay_connections == 8
-    assert config(relay=False, max_connections=total, relay_service_ratio=ratio).max_connections == total
+    off = config(relay=False, max_connections=total, relay_service_ratio=ratio)
+    assert off.peers.max_connections == total
 
 
 def test_static_sharding_knows_any_shard() -> None:
@@ -271,7 +272,7 @@ def test_what_no_shard_can_be(options: dict[str, Any], text: str) -> None:
 
 def test_the_key_is_kept_out_of_what_is_printed() -> None:
     kernel = config(nodekey="11" * 32)
-    assert kernel.node_key == b"\x11" * 32
+    assert kernel.peers.nodekey == b"\x11" * 32
     printed = repr(kernel) + json.dumps(kernel.describe())
     assert "11" * 32 not in printed
     assert repr(b"\x11" * 32) not in printed

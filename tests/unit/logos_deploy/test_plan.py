@@ -132,7 +132,7 @@ def test_the_arguments_lead_to_the_same_configuration_in_the_process() -> None:
     mapi = load_mapi_config(flags=parsed(MAPI_SCHEMA, node.arguments("mapi")), environ=environ, file=file)
     assert kernel == node.kernel
     assert mapi == node.mapi
-    assert (kernel.tcp_port, kernel.max_connections, kernel.max_in_flight) == (61000, 20, 9)
+    assert (kernel.tcp_port, kernel.peers.max_connections, kernel.max_in_flight) == (61000, 20, 9)
     assert (mapi.apps.max_apps, mapi.messages.send_window, mapi.preset) == (7, 30.0, "logos.dev")
 
 
@@ -140,7 +140,7 @@ def test_flag_beats_environment_beats_file() -> None:
     text = "[kernel]\ntcp-port = 1\nmax-connections = 21\nwebsocket-port = 1\n"
     environ = {"LOGOS_KERNEL_TCP_PORT": "2", "LOGOS_KERNEL_MAX_CONNECTIONS": "22"}
     node = plan("tcp-port=3", file=text, environ=environ)
-    assert (node.kernel.tcp_port, node.kernel.max_connections) == (3, 22)
+    assert (node.kernel.tcp_port, node.kernel.peers.max_connections) == (3, 22)
     assert node.kernel.resolved.value("websocket-port") == 1
 
 
@@ -223,10 +223,10 @@ def test_the_ports_to_try_are_those_that_are_fixed() -> None:
 
 def test_an_edge_node_has_a_kernel_without_relay() -> None:
     for node in (plan(mode="edge"), plan(file='[mapi]\nmode = "edge"\n')):
-        assert not node.kernel.relay
+        assert not node.kernel.peers.relay
         assert "--relay=false" in node.arguments("kernel")
         assert node.derived["kernel", "relay"] == "mode edge"
-    assert plan().kernel.relay
+    assert plan().kernel.peers.relay
 
 
 def test_a_gateway_is_planned_when_something_is_served() -> None:
@@ -259,16 +259,16 @@ def test_a_bridge_is_planned_when_there_is_a_nats_server() -> None:
     )
     assert node.tables == ("kernel", "mapi", "bridge")
     assert node.bridge is not None
-    assert node.bridge.shards == (2,)
+    assert node.bridge.outward.bridge_shard == (2,)
     assert "--kernel-dir=/i" in node.arguments("bridge")
     assert "--mapi-dir=/i" in node.arguments("bridge")
     alone = plan("nats-url=nats://127.0.0.1", kernel_only=True)
     assert alone.bridge is not None
-    assert not alone.bridge.inward
+    assert not alone.bridge.inward.bridge_in
 
 
 def test_an_edge_node_has_nothing_to_publish() -> None:
     assert refusal("nats-url=nats://127.0.0.1", mode="edge").key == "bridge-out"
     node = plan("nats-url=nats://127.0.0.1", "bridge-out=false", mode="edge")
     assert node.bridge is not None
-    assert node.bridge.inward
+    assert node.bridge.inward.bridge_in

@@ -153,7 +153,7 @@ def test_precedence_is_that_of_the_reference_and_ours_beats_its_variables_and_fi
     file = "tcp-port = 1\nmax-connections = 31\npreset = 'logos.test'"
     theirs = {"WAKUNODE2_TCP_PORT": "2"}
     assert planned(file=file).kernel.tcp_port == 1
-    assert planned(file=file).kernel.max_connections == 31
+    assert planned(file=file).kernel.peers.max_connections == 31
     assert planned(file=file, environ=theirs).kernel.tcp_port == 2
     newer = theirs | {"LOGOS_DELIVERY_NODE_TCP_PORT": "3"}
     assert planned(environ=newer).kernel.tcp_port == 3
@@ -184,11 +184,11 @@ def test_unknown_variables_are_reported_not_refused() -> None:
 def test_the_mode_decides_about_relay_where_there_is_a_messaging_api() -> None:
     words = ("--preset=logos.test", "--mode=Core", "--relay=false")
     whole = planned(*words)
-    assert whole.kernel.relay
+    assert whole.kernel.peers.relay
     assert "--relay does nothing here" in "".join(taken(*words).warnings)
     alone = planned(*words, "--entry-layer=kernel")
-    assert (alone.mapi, alone.kernel.relay) == (None, False)
-    assert not planned("--preset=logos.test", "--mode=Edge").kernel.relay
+    assert (alone.mapi, alone.kernel.peers.relay) == (None, False)
+    assert not planned("--preset=logos.test", "--mode=Edge").kernel.peers.relay
     assert refusal("--entry-layer=top").key == "entry-layer"
 
 

@@ -86,7 +86,8 @@ def test_all_sources_meet() -> None:
 
     flags, variables, file = command().sources(["--max-connections=40"], environ, read)
     config = load_kernel_config(flags=flags, environ=variables, file=file)
-    assert (config.tcp_port, config.resolved.value("websocket-port"), config.max_connections) == (1, 3, 40)
+    assert (config.tcp_port, config.peers.max_connections) == (1, 40)
+    assert config.resolved.value("websocket-port") == 3
 
 
 def test_without_a_file_nothing_is_read() -> None:
