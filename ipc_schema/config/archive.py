@@ -18,21 +18,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from ipc_schema.config.kinds import parse_size
+
 DEFAULT_DATABASE_URL: Final = "sqlite://store.sqlite3"
 
 DEFAULT_RETENTION: Final = "time:172800"
 """Two days, nwaku's default."""
 
-_UNITS: Final = {
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-}
-_SIZE: Final = re.compile(r"([0-9]{1,15}(?:[.][0-9]{1,9})?) *([a-z]+)", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"[0-9]{1,15}")
 
 
@@ -79,11 +71,11 @@ def _count(name: str, value: str) -> int:
 
 
 def _size(value: str) -> int:
-    match = _SIZE.fullmatch(value)
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise ValueError(f"retention policy size:{value}: a number and MB or GB are needed")
-    size = int(float(match[1]) * unit)
+    try:
+        # Unlike other sizes, nwaku's policies need a unit and know no decimal comma.
+        size = parse_size("" if value[-1:].isdigit() or "," in value else value)
+    except ValueError:
+        raise ValueError(f"retention policy size:{value}: a number and MB or GB are needed") from None
     if size < 1:
         raise ValueError(f"retention policy size:{value}: more than 0 is needed")
     return size

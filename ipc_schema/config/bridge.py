@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from ipaddress import ip_address
 from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 from ipc_schema.config import common
 from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
-from ipc_schema.config.kinds import BOOLEAN, PATH, Kind, duration, integer, size
+from ipc_schema.config.kinds import BOOLEAN, PATH, Kind, checked, duration, integer, size
 from ipc_schema.config.options import Layer, OptionSection, Resolved, Schema, option, resolve
-from ipc_schema.config.sources import config_loader
+from ipc_schema.config.sources import load_config
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints
-from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
+from ipc_schema.topics import MAX_SHARD_COUNT, autoshard
 
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 _ENCRYPTED: Final = ("tls", "wss")
@@ -51,19 +52,9 @@ def _parse_prefix(raw: object) -> str:
     return raw
 
 
-def _parse_content_topic(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise ValueError(f"{raw!r} is not a content topic")
-    try:
-        autoshard(raw, 1)
-    except TopicError as error:
-        raise ValueError(str(error)) from None
-    return raw
-
-
 NATS_URL: Final = Kind("NATS URL", _parse_url)
 SUBJECT_PREFIX: Final = Kind("subject prefix", _parse_prefix)
-CONTENT_TOPIC: Final = Kind("content topic", _parse_content_topic)
+CONTENT_TOPIC: Final = Kind("content topic", checked(lambda text: autoshard(text, 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +189,7 @@ def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
     )
 
 
-load_bridge_config: Final = config_loader(BRIDGE_SCHEMA, bridge_config)
+load_bridge_config: Final = partial(load_config, BRIDGE_SCHEMA, bridge_config)
 
 
 def _check(resolved: Resolved[BridgeOptions]) -> None:

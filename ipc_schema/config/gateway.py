@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import ClassVar, Final
 
@@ -25,7 +26,7 @@ from ipc_schema.config.options import (
     refuse_port_clashes,
     resolve,
 )
-from ipc_schema.config.sources import config_loader
+from ipc_schema.config.sources import load_config
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 
 
@@ -172,7 +173,7 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
     )
 
 
-load_gateway_config: Final = config_loader(GATEWAY_SCHEMA, gateway_config)
+load_gateway_config: Final = partial(load_config, GATEWAY_SCHEMA, gateway_config)
 
 
 def _listener(resolved: Resolved[GatewayOptions], key: str, address: str, port: int) -> HttpConfig:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import ClassVar, Final
 
@@ -65,7 +66,7 @@ from ipc_schema.config.presets import (
     preset_layer,
 )
 from ipc_schema.config.services import ServiceOptions, effective_services
-from ipc_schema.config.sources import config_loader
+from ipc_schema.config.sources import load_config
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
@@ -283,7 +284,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     )
 
 
-load_kernel_config: Final = config_loader(KERNEL_SCHEMA, kernel_config)
+load_kernel_config: Final = partial(load_config, KERNEL_SCHEMA, kernel_config)
 
 
 def _named_network_layer(given: Resolved[KernelOptions]) -> Layer | None:

@@ -36,7 +36,8 @@ class Kind:
     show: Callable[[Any], str | int | bool] = _same
 
 
-def _text_of(raw: object) -> str:
+def text_of(raw: object) -> str:
+    """Return the value as text. Raises `ValueError` for another type and for control characters."""
     if not isinstance(raw, str):
         raise ValueError(f"expected text, not {raw!r}")
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in raw):
@@ -44,9 +45,11 @@ def _text_of(raw: object) -> str:
     return raw
 
 
-def _checked(check: Callable[[str], None]) -> Callable[[object], str]:
+def checked(check: Callable[[str], object]) -> Callable[[object], str]:
+    """Return the parser of a text that `check` does not refuse."""
+
     def parse(raw: object) -> str:
-        text = _text_of(raw)
+        text = text_of(raw)
         check(text)
         return text
 
@@ -110,7 +113,7 @@ def choice(name: str, allowed: Iterable[str], also: Mapping[str, str] | None = N
     shown = ", ".join(dict.fromkeys(words.values()))
 
     def parse(raw: object) -> str:
-        word = words.get(_text_of(raw).strip().lower())
+        word = words.get(text_of(raw).strip().lower())
         if word is None:
             raise ValueError(f"{raw!r} is none of {shown}")
         return word
@@ -226,7 +229,7 @@ class ProtectedShard:
 
 
 def _parse_protected_shard(raw: object) -> ProtectedShard:
-    match = re.fullmatch(r"([0-9]{1,4}):(?:0x)?(0[23][0-9a-f]{64}|04[0-9a-f]{128})", _text_of(raw).lower())
+    match = re.fullmatch(r"([0-9]{1,4}):(?:0x)?(0[23][0-9a-f]{64}|04[0-9a-f]{128})", text_of(raw).lower())
     if match is None:
         raise ValueError(f"{raw!r} is not <shard>:<secp256k1 public key in hex, 33 or 65 bytes>")
     return ProtectedShard(_within(int(match[1]), 0, MAX_SHARD_COUNT - 1), bytes.fromhex(match[2]))
@@ -246,26 +249,26 @@ LOG_LEVELS: Final[Mapping[str, int]] = {
 """nwaku's levels as numbers of the standard library's `logging`."""
 
 BOOLEAN: Final = Kind("boolean", _parse_boolean)
-TEXT: Final = Kind("text", _text_of)
+TEXT: Final = Kind("text", text_of)
 PORT: Final = integer(0, 65535, "port")
 LOG_LEVEL: Final = choice("log level", LOG_LEVELS, {"warning": "WARN", "critical": "FATAL"})
 LOG_FORMAT: Final = choice("log format", ("TEXT", "JSON"))
-MULTIADDR: Final = Kind("multiaddr", _checked(check_peer_address))
-ENTRY_NODE: Final = Kind("multiaddr, enr or enrtree", _checked(check_entry_node))
-ENDPOINT: Final = Kind("endpoint", _checked(check_endpoint))
+MULTIADDR: Final = Kind("multiaddr", checked(check_peer_address))
+ENTRY_NODE: Final = Kind("multiaddr, enr or enrtree", checked(check_entry_node))
+ENDPOINT: Final = Kind("endpoint", checked(check_endpoint))
 PRIVATE_KEY: Final = Kind("private key", _parse_private_key, bytes.hex)
 PROTECTED_SHARD: Final = Kind("shard:public key", _parse_protected_shard, str)
 
 
 def _parse_path(raw: object) -> str:
-    text = _text_of(raw)
+    text = text_of(raw)
     if not text:
         raise ValueError("expected a path")
     return text
 
 
 def _parse_ip(raw: object) -> str:
-    text = _text_of(raw).strip()
+    text = text_of(raw).strip()
     try:
         address = str(ip_address(text))
     except ValueError:

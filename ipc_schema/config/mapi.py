@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import ClassVar, Final
 
 from ipc_schema.config import common
@@ -41,7 +42,7 @@ from ipc_schema.config.options import (
 )
 from ipc_schema.config.presets import find_preset
 from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate_limit
-from ipc_schema.config.sources import config_loader
+from ipc_schema.config.sources import load_config
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, mapi_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
@@ -303,7 +304,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     )
 
 
-load_mapi_config: Final = config_loader(MAPI_SCHEMA, mapi_config)
+load_mapi_config: Final = partial(load_config, MAPI_SCHEMA, mapi_config)
 
 
 # --- (preset, mode, overrides) -> two processes -----------------------------------------------------------

@@ -17,7 +17,7 @@ from ipc_schema.config.archive import (
     parse_database_url,
     parse_retention,
 )
-from ipc_schema.config.kinds import BOOLEAN, Kind, duration, integer, size
+from ipc_schema.config.kinds import BOOLEAN, Kind, checked, duration, integer, size, text_of
 from ipc_schema.config.options import OptionSection, Resolved, option
 from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, RateLimitSetting, rate_limits
 
@@ -28,13 +28,10 @@ if TYPE_CHECKING:
 MAX_TEXT: Final = 2048
 
 
-def _parse_service_node(raw: object) -> str:
-    if not isinstance(raw, str):
-        raise ValueError(f"expected a multiaddr, not {raw!r}")
-    check_peer_address(raw)
-    if peer_id_in(raw) is None:
-        raise ValueError(f"{raw!r}: the peer id is missing (/p2p/<peer id>)")
-    return raw
+def _check_service_node(text: str) -> None:
+    check_peer_address(text)
+    if peer_id_in(text) is None:
+        raise ValueError(f"{text!r}: the peer id is missing (/p2p/<peer id>)")
 
 
 def _parse_database_url(raw: object) -> str:
@@ -51,20 +48,14 @@ def _parse_read_url(raw: object) -> str:
     return url
 
 
-def _parse_policy(raw: object) -> RetentionPolicy:
-    if not isinstance(raw, str):
-        raise ValueError(f"{raw!r} is not a retention policy such as time:172800;size:10GB")
-    return parse_retention(raw)
-
-
 def _without_password(url: str) -> str:
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"(://[^:/@]*):.*@", r"\1:***@", url))
 
 
-SERVICE_NODE: Final = Kind("multiaddr", _parse_service_node)
+SERVICE_NODE: Final = Kind("multiaddr", checked(_check_service_node))
 DATABASE_URL: Final = Kind("database URL", _parse_database_url, _without_password)
 READ_URL: Final = Kind("database URL", _parse_read_url, _without_password)
-RETENTION: Final = Kind("retention policy", _parse_policy, str)
+RETENTION: Final = Kind("retention policy", lambda raw: parse_retention(text_of(raw)), str)
 
 
 @dataclass(frozen=True, kw_only=True)

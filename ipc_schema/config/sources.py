@@ -20,12 +20,12 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from ipc_schema.config.kinds import BOOLEAN
 from ipc_schema.config.options import ConfigError, Layer, Option, Origin, Schema
 
-C_co = TypeVar("C_co", covariant=True)
+C = TypeVar("C")
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
 TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
@@ -205,43 +205,20 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
     return Layer(Origin.FLAG, values, {name: f"--{name}" for name in values})
 
 
-def explicit_layers(
+def load_config(
     schema: Schema[Any],
+    build: Callable[[Iterable[Layer]], C],
+    *,
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
-) -> list[Layer]:
-    """Return the explicit layers: everything but presets and defaults. Raises `ConfigError`."""
+) -> C:
+    """Load the configuration of a process; `build` makes it of the explicit layers, which are all but presets
+    and defaults. Raises `ConfigError`."""
     layers = [environment_layer(schema, environ or {}), flag_layer(flags or {})]
     if file is not None:
         layers.append(file_layer(schema, file))
-    return layers
-
-
-class ConfigLoader(Protocol[C_co]):
-    """Load the configuration of a process from its sources. Raises `ConfigError`."""
-
-    def __call__(
-        self,
-        *,
-        flags: Mapping[str, object] | None = None,
-        environ: Mapping[str, str] | None = None,
-        file: TomlFile | None = None,
-    ) -> C_co: ...
-
-
-def config_loader(schema: Schema[Any], build: Callable[[Iterable[Layer]], C_co]) -> ConfigLoader[C_co]:
-    """Return the loader of a process' options; `build` makes its configuration of the explicit layers."""
-
-    def load(
-        *,
-        flags: Mapping[str, object] | None = None,
-        environ: Mapping[str, str] | None = None,
-        file: TomlFile | None = None,
-    ) -> C_co:
-        return build(explicit_layers(schema, flags, environ, file))
-
-    return load
+    return build(layers)
 
 
 def config_file_of(
