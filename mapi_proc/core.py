@@ -28,6 +28,7 @@ from mapi_proc.apps.starts import STARTS_NOTE, Starts
 from mapi_proc.apps.summary import summarise_apps, summarise_sends
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import ChannelContents, ChannelRecord, Database
+from mapi_proc.database.channels import load_channel, load_channels
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
@@ -101,7 +102,8 @@ class Core:
             snapshot = await database.load()
             steady = steady_clock(clocks, snapshot.notes.get(CLOCK_NOTE))
             channels = [
-                (one, await database.load_channel(one.channel)) for one in await database.load_channels()
+                (one, await database.read(load_channel, one.channel))
+                for one in await database.read(load_channels)
             ]
             # Nothing is awaited from here on: the kernel may answer as soon as the loop has its next turn.
             link = KernelLink(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mapi_proc.channels.events import Transmit
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.transmitter import MessageInFlight, Transmitter
-from mapi_proc.database import DatabaseError
+from mapi_proc.database import Database, DatabaseError
+from mapi_proc.database.channels import find_channel_message
+from mapi_proc.write_batch import Turn
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +22,8 @@ class HeldDepartures:
     """What channels send, until the turn it was put into is on disk."""
 
     transmitter: Transmitter
-    stored: Callable[[], Awaitable[None]]
-    """Wait until what is in the turn now is on disk."""
-    raw: Callable[[int, str], Awaitable[bytes | None]]
-    """Return the stored bytes of a channel's message."""
+    database: Database
+    turn: Turn
     shard_of: Callable[[str], int | None]
     """Return a content topic's shard."""
 
@@ -46,7 +46,7 @@ class HeldDepartures:
         try:
             while self._held:
                 held, self._held = self._held, []
-                await self.stored()
+                await self.turn.stored()
                 for host, transmit in held:
                     await self._send(host, transmit)
         except DatabaseError as error:
@@ -58,7 +58,7 @@ class HeldDepartures:
     async def _send(self, host: ChannelHost, transmit: Transmit) -> None:
         record, payload = host.record, transmit.payload
         if payload is None:
-            payload = await self.raw(record.channel, transmit.message_id)
+            payload = await self.database.read(find_channel_message, record.channel, transmit.message_id)
         shard = self.shard_of(record.content_topic)
         if payload is None or shard is None:
             host.failed(transmit.message_id)

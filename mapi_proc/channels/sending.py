@@ -20,6 +20,7 @@ from mapi_proc.channels.events import StoredRequest
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.known import KnownChannel
 from mapi_proc.database import Database
+from mapi_proc.database.channels import find_channel_request
 from mapi_proc.disk import Disk
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.write_batch import Turn
@@ -61,7 +62,7 @@ class ChannelSending:
     async def _repeated(self, channel: KnownChannel, request_id: bytes, mark: bytes) -> bool:
         """Return whether the send was accepted before, and may be final. Raises `conflict`."""
         if channel.app.durable:
-            known = await self.database.find_channel_request(channel.record.channel, request_id)
+            known = await self.database.read(find_channel_request, channel.record.channel, request_id)
         else:
             known = channel.recent.get(request_id)
         if known is not None and known != mark:

@@ -55,6 +55,7 @@ from mapi_proc.database import (
     ChannelRows,
     Database,
 )
+from mapi_proc.database.channels import load_channel, load_channels
 from mapi_proc.database.records import DamagedError
 from mapi_proc.disk import Disk
 from mapi_proc.network import AppNetwork, CurrentNetwork
@@ -103,9 +104,7 @@ class ChannelService:
             self.steady,
         )
         self._retrieval = Retrieval(self.stores.stores, self._shard_of, self._spawn)
-        self._departures = HeldDepartures(
-            self._transmitter, self.turn.stored, self.database.find_channel_message, self._shard_of
-        )
+        self._departures = HeldDepartures(self._transmitter, self.database, self.turn, self._shard_of)
         self._sending = ChannelSending(self.database, self.turn, self._disk, self.network)
         self._figures = ChannelFigures()
 
@@ -266,8 +265,8 @@ class ChannelService:
         assert channel.host is not None
         if existed and app.durable:
             try:
-                (row,) = [one for one in await database.load_channels() if one.channel == record.channel]
-                contents = await database.load_channel(record.channel)
+                (row,) = [one for one in await database.read(load_channels) if one.channel == record.channel]
+                contents = await database.read(load_channel, record.channel)
                 channel.host.restore(stored_channel(row, contents), notify_again=True)
             except DamagedError as error:
                 raise IpcError(

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from mapi_proc.database.channels import ChannelRows
-from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState
+from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState, Row
 
 SEQ_BITS: Final = 40
 """A journal key is `app id << 40 | seq`: one integer b-tree holds each app's events next to each other, in
 order.
 """
 
-_ROW_OVERHEAD: Final = 64
+SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 
-Row = tuple[Any, ...]
+_ROW_OVERHEAD: Final = 64
 
 
 class CommitListener(Protocol):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from mapi_proc.database.records import DamagedError
+from mapi_proc.database.records import Row, check_row
 
 CHANNEL_TABLES: Final = """
 -- `settings` and `state` are MessagePack; `secret` holds keys if the app wants them kept, else nothing.
@@ -71,8 +71,6 @@ payload is joined."""
 _ROW: Final = 96
 _CHANNEL_TYPES: Final = (int, int, str, str, str, bytes, bytes, int, bytes)
 _NONE: Final = type(None)
-
-Row = tuple[Any, ...]
 
 
 class ChannelRecord(NamedTuple):
@@ -233,7 +231,7 @@ def forget_channels_of(connection: sqlite3.Connection, apps: Sequence[Row]) -> N
 def load_channels(connection: sqlite3.Connection) -> list[ChannelRecord]:
     """Read all channels, without their contents."""
     rows = connection.execute("SELECT * FROM channel ORDER BY id").fetchall()
-    return [ChannelRecord._make(_checked(row, *_CHANNEL_TYPES)) for row in rows]
+    return [ChannelRecord._make(check_row(row, *_CHANNEL_TYPES)) for row in rows]
 
 
 def load_channel(connection: sqlite3.Connection, number: int) -> ChannelContents:
@@ -255,11 +253,11 @@ def load_channel(connection: sqlite3.Connection, number: int) -> ChannelContents
         "SELECT sender_id, payload_hash, length, slots FROM channel_leftover WHERE channel = ?", (number,)
     ).fetchall()
     for row in messages:
-        _checked(row, str, int, str, bytes, int, bytes if row[5] is not None else _NONE)
+        check_row(row, str, int, str, bytes, int, bytes if row[5] is not None else _NONE)
     for row in requests:
-        _checked(row, bytes, bytes, int, int, int, bytes)
+        check_row(row, bytes, bytes, int, int, int, bytes)
     for row in leftovers:
-        _checked(row, str, bytes, int, bytes)
+        check_row(row, str, bytes, int, bytes)
     return ChannelContents(messages, requests, leftovers)
 
 
@@ -277,9 +275,3 @@ def find_channel_message(connection: sqlite3.Connection, number: int, message_id
         "SELECT raw FROM channel_message WHERE channel = ? AND message_id = ?", (number, message_id)
     ).fetchone()
     return row[0] if row is not None and isinstance(row[0], bytes) else None
-
-
-def _checked(row: Row, *types: type) -> Row:
-    if tuple(map(type, row)) != types:
-        raise DamagedError(f"a row of the wrong types: {[type(value).__name__ for value in row]}")
-    return row

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from logos_process import host_clock
-from mapi_proc.database.batch import SEQ_BITS
+from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK
 from mapi_proc.database.sidecar import (
     Counts,
     Written,
@@ -28,10 +28,9 @@ from mapi_proc.database.sidecar import (
 log = logging.getLogger(__name__)
 
 _OLDER: Final = "an older copy was put back, or its write-ahead log is gone"
-_SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 _LAST_SEQ: Final = (  # (the numbers are our own: no input)
     "max(acked, dropped, ifnull((SELECT max(key) FROM journal"  # noqa: S608
-    f" WHERE key > id << {SEQ_BITS} AND key < (id + 1) << {SEQ_BITS}), 0) & {_SEQ_MASK})"
+    f" WHERE key > id << {SEQ_BITS} AND key < (id + 1) << {SEQ_BITS}), 0) & {SEQ_MASK})"
 )
 FORGET_EVENTS: Final = (
     "INSERT INTO meta SELECT 'forgotten_events', ifnull(sum(total), 0) FROM ("  # noqa: S608

@@ -34,7 +34,7 @@ from mapi_proc.database.sidecar import Counts, FileWatch, check_leftover_log
 log = logging.getLogger(__name__)
 
 _CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_HOST: Final = (  # the host's or another process's doing: the file may be sound
+_HOST: Final = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_IOERR,
@@ -123,6 +123,11 @@ def is_corruption(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and _is(error, _CORRUPT)
 
 
+def is_host_fault(error: BaseException) -> bool:
+    """Return True if the host or another process is at fault: the file may be sound."""
+    return isinstance(error, sqlite3.Error) and _is(error, _HOST)
+
+
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
     """Decode SQLite's message, which may quote damaged names that are not UTF-8."""
@@ -141,7 +146,7 @@ def _damage() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if _is(error, _HOST):
+        if is_host_fault(error):
             raise
         raise DamagedError(str(error)) from error
     except (TypeError, ValueError, OverflowError) as error:

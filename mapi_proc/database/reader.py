@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from mapi_proc.database.batch import SEQ_BITS
+from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK
 from mapi_proc.database.records import (
     AppRecord,
     DamagedError,
@@ -17,13 +17,14 @@ from mapi_proc.database.records import (
     OutboxEntry,
     OutboxState,
     RememberedHashes,
+    Row,
     Snapshot,
     WantedHistory,
+    check_row,
 )
 from mapi_proc.database.statements import NOTE_PREFIX
 
 DELIVERED_SLICE_NS = 600 * 1_000_000_000
-_SEQ_MASK = (1 << SEQ_BITS) - 1
 _APP_TYPES = (int, str, int, bytes, int, int, int, int, int, str)
 _OUTBOX_TYPES = (
     *(int, bytes, bytes, bytes, str, bytes, bytes, int, int, int, int),
@@ -51,7 +52,7 @@ def read_page(
     page: list[JournalEntry] = []
     size = 0
     for key, header, payload in rows:
-        page.append(JournalEntry(key & _SEQ_MASK, header, payload))
+        page.append(JournalEntry(key & SEQ_MASK, header, payload))
         size += len(header) + len(payload)
         if size >= max_bytes:
             break
@@ -76,25 +77,16 @@ def pending_sends(connection: sqlite3.Connection) -> list[OutboxEntry]:
     return [_outbox_entry(row) for row in rows]
 
 
-def _outbox_entry(row: tuple) -> OutboxEntry:  # type: ignore[type-arg]
-    _check(row, _OUTBOX_TYPES)
-    entry = OutboxEntry._make(row)
+def _outbox_entry(row: Row) -> OutboxEntry:
+    entry = OutboxEntry._make(check_row(row, *_OUTBOX_TYPES))
     return entry._replace(ephemeral=bool(entry.ephemeral), state=OutboxState(entry.state))
 
 
-def _app(row: tuple) -> AppRecord:  # type: ignore[type-arg]
-    _check(row, _APP_TYPES)
-    app = AppRecord._make(row)
-    if len(app.stream_id) != 16 or app.app_id < 1 or not 0 <= max(app.acked, app.dropped) <= _SEQ_MASK:
+def _app(row: Row) -> AppRecord:
+    app = AppRecord._make(check_row(row, *_APP_TYPES))
+    if len(app.stream_id) != 16 or app.app_id < 1 or not 0 <= max(app.acked, app.dropped) <= SEQ_MASK:
         raise DamagedError(f"app {app.app_id}: impossible values")
     return app
-
-
-def _check(row: Sequence[object], types: Sequence[type]) -> None:
-    """Check the types of a row. SQLite stores any type in any column (type affinity), so damage can change
-    them."""
-    if [type(value) for value in row] != list(types):
-        raise DamagedError(f"a row of the wrong types: {[type(value).__name__ for value in row]}")
 
 
 def find_delivered(connection: sqlite3.Connection, app_id: int, since: int) -> set[bytes]:
@@ -123,13 +115,6 @@ def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
         key = (app_id + 1) << SEQ_BITS
 
 
-def _rows(cursor: sqlite3.Cursor, types: Sequence[type]) -> list[Any]:
-    rows = cursor.fetchall()
-    for row in rows:
-        _check(row, types)
-    return rows
-
-
 def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
     """Read all state that is kept in memory, in one consistent view."""
     connection.execute("BEGIN")
@@ -140,68 +125,48 @@ def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapsho
 
 
 def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
-    execute = connection.execute
-    apps = [_app(row) for row in execute("SELECT * FROM app ORDER BY id")]
+    def rows(types: Sequence[type], query: str, *parameters: object) -> list[Any]:
+        return [check_row(row, *types) for row in connection.execute(query, parameters)]
+
+    apps = [_app(row) for row in connection.execute("SELECT * FROM app ORDER BY id")]
     subscriptions: dict[int, list[str]] = {app.app_id: [] for app in apps}
-    for app_id, topic in _rows(
-        execute("SELECT app, topic FROM subscription ORDER BY app, topic"), (int, str)
-    ):
+    for app_id, topic in rows((int, str), "SELECT app, topic FROM subscription ORDER BY app, topic"):
         subscriptions.setdefault(app_id, []).append(topic)
     # Sixteen events an extent: fine enough for the bounds, a sixteenth of the rows.
-    runs = _rows(
-        execute(
-            "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)"
-        ),
+    runs = rows(
         (int, int, int, int),
+        "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)",
     )
     extents: dict[int, list[JournalExtent]] = {app.app_id: [] for app in apps}
-    for app_id, rows in groupby(runs, key=lambda row: int(row[0]) >> SEQ_BITS):
+    for app_id, of_app in groupby(runs, key=lambda row: int(row[0]) >> SEQ_BITS):
         extents[app_id] = [
-            JournalExtent(first & _SEQ_MASK, last & _SEQ_MASK, cost, newest)
-            for first, last, cost, newest in rows
+            JournalExtent(first & SEQ_MASK, last & SEQ_MASK, cost, newest)
+            for first, last, cost, newest in of_app
         ]
-    (last_entry,) = execute("SELECT ifnull(max(id), 0) FROM outbox").fetchone()
+    positions = rows(
+        (str, bytes, bytes, int, int), "SELECT stream, instance, epoch, seq, good_moment FROM kernel_position"
+    )
+    hashes = rows((int, int, bytes), "SELECT shard, time, hashes FROM seen ORDER BY id")
+    (last_entry,) = connection.execute("SELECT ifnull(max(id), 0) FROM outbox").fetchone()
+    notes = rows((str, bytes), "SELECT key, value FROM meta WHERE key >= ? AND key < ?", NOTE_PREFIX, "note;")
+    left = rows((int, str, int), "SELECT app, topic, time FROM left_topic")
+    history = rows((int, str, int, int), "SELECT app, topic, start, end FROM wanted_history")
     return Snapshot(
         database_id=database_id,
         apps=apps,
         subscriptions=subscriptions,
         extents=extents,
-        positions={
-            row[0]: KernelPosition._make(row)
-            for row in _rows(
-                execute("SELECT stream, instance, epoch, seq, good_moment FROM kernel_position"),
-                (str, bytes, bytes, int, int),
-            )
-        },
-        hashes=[
-            RememberedHashes._make(row)
-            for row in _rows(execute("SELECT shard, time, hashes FROM seen ORDER BY id"), (int, int, bytes))
-        ],
+        positions={row[0]: KernelPosition._make(row) for row in positions},
+        hashes=[RememberedHashes._make(row) for row in hashes],
         outbox=pending_sends(connection),
         next_app_id=max([app.app_id for app in apps] + list(extents), default=0) + 1,
         next_entry_id=last_entry + 1,
-        notes={
-            key.removeprefix(NOTE_PREFIX): value
-            for key, value in _rows(
-                execute("SELECT key, value FROM meta WHERE key >= ? AND key < ?", (NOTE_PREFIX, "note;")),
-                (str, bytes),
-            )
-        },
-        left={
-            (app, topic): time
-            for app, topic, time in _rows(execute("SELECT app, topic, time FROM left_topic"), (int, str, int))
-        },
-        history=[
-            WantedHistory._make(row)
-            for row in _rows(
-                execute("SELECT app, topic, start, end FROM wanted_history"), (int, str, int, int)
-            )
-        ],
-        delivered=_rows(
-            execute(
-                "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
-                (DELIVERED_SLICE_NS,),
-            ),
+        notes={key.removeprefix(NOTE_PREFIX): value for key, value in notes},
+        left={(app, topic): time for app, topic, time in left},
+        history=[WantedHistory._make(row) for row in history],
+        delivered=rows(
             (int, int),
+            "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
+            DELIVERED_SLICE_NS,
         ),
     )

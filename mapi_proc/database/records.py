@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+Row = tuple[Any, ...]
 
 
 class DamagedError(ValueError):
     """The file holds something that no version of this program writes."""
+
+
+def check_row(row: Row, *types: type) -> Row:
+    """Return the row, whose values must be of these types. Raises DamagedError.
+
+    SQLite stores any type in any column (type affinity), so damage can change them.
+    """
+    if tuple(map(type, row)) != types:
+        raise DamagedError(f"a row of the wrong types: {[type(value).__name__ for value in row]}")
+    return row
 
 
 class AppRecord(NamedTuple):

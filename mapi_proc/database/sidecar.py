@@ -15,11 +15,10 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from mapi_proc.database.batch import SEQ_BITS, Batch
+from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK, Batch
 from mapi_proc.database.errors import DatabaseGoneError, LeftoverLogError
 from mapi_proc.database.records import Snapshot
 
-_SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 _RECORD: Final = 160
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
@@ -49,7 +48,7 @@ class Tally:
         for app in batch.apps_created:
             last[app[0]] = 0
         for row in batch.journal_rows:
-            app_id, seq = row[0] >> SEQ_BITS, row[0] & _SEQ_MASK
+            app_id, seq = row[0] >> SEQ_BITS, row[0] & SEQ_MASK
             before = last.get(app_id)
             if before is not None and seq > before:
                 events += seq - before

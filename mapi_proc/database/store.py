@@ -15,14 +15,6 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mapi_proc.database.batch import Batch, OnCommitted, OnFailed
-from mapi_proc.database.channels import (
-    ChannelContents,
-    ChannelRecord,
-    find_channel_message,
-    find_channel_request,
-    load_channel,
-    load_channels,
-)
 from mapi_proc.database.errors import DatabaseBusyError, DatabaseClosedError
 from mapi_proc.database.opening import (
     OpenedFile,
@@ -32,7 +24,7 @@ from mapi_proc.database.opening import (
     mark_corrupt,
     open_file,
 )
-from mapi_proc.database.reader import find_delivered, find_request, load_snapshot, orphaned_apps, read_page
+from mapi_proc.database.reader import find_request, load_snapshot, orphaned_apps, read_page
 from mapi_proc.database.records import JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
 
@@ -110,7 +102,7 @@ class Database:
         """
         opened = await asyncio.to_thread(open_file, path, random=random, now=now(), boot_id=boot_id)
         database = cls(opened, limits)
-        for app_id in await database._read(orphaned_apps):
+        for app_id in await database.read(orphaned_apps):
             database._writer.purge(app_id)
         database._writer.start()
         return database
@@ -182,33 +174,11 @@ class Database:
         since.
         """
         loaded, self._loaded = self._loaded, None
-        return loaded if loaded is not None else await self._read(load_snapshot, self.database_id)
+        return loaded if loaded is not None else await self.read(load_snapshot, self.database_id)
 
     async def find_request(self, scope: bytes, request_id: bytes) -> OutboxEntry | None:
         """Look up a send, pending, or finished within the time that request ids are remembered."""
-        return await self._read(find_request, scope, request_id)
-
-    async def find_delivered(self, app_id: int, since: int = 0) -> set[bytes]:
-        """Return the hashes of all messages delivered to an app since then (ns). Sees committed data only:
-        see `commit`.
-        """
-        return await self._read(find_delivered, app_id, since)
-
-    async def load_channels(self) -> list[ChannelRecord]:
-        """Load all channels of all apps, without their contents."""
-        return await self._read(load_channels)
-
-    async def load_channel(self, number: int) -> ChannelContents:
-        """Load one channel's contents. Sees committed data only: see `commit`."""
-        return await self._read(load_channel, number)
-
-    async def find_channel_message(self, number: int, message_id: str) -> bytes | None:
-        """Return the bytes of one message of a channel, None if they are gone."""
-        return await self._read(find_channel_message, number, message_id)
-
-    async def find_channel_request(self, number: int, request_id: bytes) -> bytes | None:
-        """Return the fingerprint of a channel's send, pending or ended; None if the id was not used."""
-        return await self._read(find_channel_request, number, request_id)
+        return await self.read(find_request, scope, request_id)
 
     def read_page(
         self,
@@ -224,7 +194,7 @@ class Database:
 
         A failing read is logged and answered with an empty page.
         """
-        future = self._read(read_page, app_id, after, up_to, max_bytes, max_events)
+        future = self.read(read_page, app_id, after, up_to, max_bytes, max_events)
 
         def deliver(finished: asyncio.Future[list[JournalEntry]]) -> None:
             if finished.cancelled():
@@ -236,9 +206,12 @@ class Database:
 
         future.add_done_callback(deliver)
 
-    def _read(
+    def read(
         self, function: Callable[Concatenate[sqlite3.Connection, _P], _T], *args: _P.args, **kwargs: _P.kwargs
     ) -> asyncio.Future[_T]:
+        """Call a function of `reader` or `channels` on the reader's thread. It sees committed data only: see
+        `commit`."""
+
         def work() -> _T:
             if self._read_connection is None:
                 self._read_connection = connect(self.path, read_only=True)

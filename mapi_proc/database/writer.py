@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeVarTuple, Unpack
 from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
 from mapi_proc.database.checkpoints import LogGrowth
 from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError, DatabaseGoneError
-from mapi_proc.database.opening import OpenedFile, is_corruption, mark_corrupt
+from mapi_proc.database.opening import OpenedFile, is_corruption, is_host_fault, mark_corrupt
 from mapi_proc.database.sidecar import Tally
 from mapi_proc.database.statements import execute_batch, release_journal
 
@@ -35,20 +35,6 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 LOOK_EVERY: Final = 1.0
 """Idle seconds after which the files are checked."""
-
-_OUTER: Final = (  # the disk's or the system's fault: the same batch may succeed later
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-)
 
 
 class DatabaseState(StrEnum):
@@ -287,11 +273,8 @@ class Writer:
             self._stop_seen = True
 
 
-def _code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
 def _outer(error: Exception) -> bool:
+    """Return True if the disk or the system is at fault: the same batch may succeed later."""
     if isinstance(error, MemoryError | OSError | DatabaseGoneError):
         return True
-    return isinstance(error, sqlite3.Error) and _code(error) in _OUTER
+    return is_host_fault(error) or is_corruption(error)

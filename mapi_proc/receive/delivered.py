@@ -7,6 +7,7 @@ import sqlite3
 from typing import Final
 
 from mapi_proc.database import Database, DatabaseError
+from mapi_proc.database.reader import find_delivered
 from mapi_proc.write_batch import Turn
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ async def delivered_since(database: Database, turn: Turn, app_id: int, since: in
     """
     try:
         await turn.stored()
-        return await database.find_delivered(app_id, since - _SKEW_NS)
+        return await database.read(find_delivered, app_id, since - _SKEW_NS)
     except (DatabaseError, sqlite3.Error) as error:
         log.warning("cannot read now what app %d was delivered: %s", app_id, error)
         return None

@@ -28,6 +28,7 @@ from mapi_proc.channels.storing import stored_channel
 from mapi_proc.channels.transmitter import Transmitter
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
+from mapi_proc.database.channels import find_channel_request, load_channel, load_channels
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask
 from mapi_proc.write_batch import Turn
@@ -55,8 +56,8 @@ class World:
         )
         self.departures = HeldDepartures(
             self.transmitter,
-            self.turn.stored,
-            database.find_channel_message,
+            database,
+            self.turn,
             lambda _: 3,
         )
         self.figures = ChannelFigures()
@@ -80,7 +81,7 @@ class World:
         raise AssertionError(error)
 
     async def publish(self, task: SendTask, force: bool) -> Outcome:
-        stored = await self.database.load_channel(1)
+        stored = await self.database.read(load_channel, 1)
         self.stored_when_sent.append(len(stored.messages))
         if isinstance(self.outcome, Published):
             self.air.append(task)
@@ -95,8 +96,8 @@ class World:
         await self.turn.stored()
 
     async def restored(self) -> None:
-        (record,) = await self.database.load_channels()
-        self.host.restore(stored_channel(record, await self.database.load_channel(1)))
+        (record,) = await self.database.read(load_channels)
+        self.host.restore(stored_channel(record, await self.database.read(load_channel, 1)))
 
 
 @asynccontextmanager
@@ -168,7 +169,7 @@ async def test_two_participants_over_restarts_of_both(tmp_path: Path) -> None:
         assert alice.events == [Delivered(b"1", "bob"), Delivered(b"2", "bob")]
     async with world(tmp_path / "alice") as alice:
         assert alice.events == []
-        assert await alice.database.find_channel_request(1, b"1") is not None
+        assert await alice.database.read(find_channel_request, 1, b"1") is not None
 
 
 @asyncio_test()

@@ -127,24 +127,24 @@ async def test_channels_share_transactions_and_go_with_their_app(tmp_path: Path)
         batch.channel(rows)
         assert not batch.empty
         await database.commit(batch)
-        (record,) = await database.load_channels()
+        (record,) = await database.read(load_channels)
         assert record[:7] == RECORD[:7]
-        stored = stored_channel(record, await database.load_channel(1))
+        stored = stored_channel(record, await database.read(load_channel, 1))
         assert [request.request_id for request in stored.requests] == [b"r"]
         (message,) = stored.messages
-        raw = await database.find_channel_message(1, message.message_id)
+        raw = await database.read(find_channel_message, 1, message.message_id)
         assert raw == transmit.payload  # type: ignore[union-attr]
 
         batch = database.batch()
         batch.channel(ChannelRows(1, opened=(0, b"")))
         await database.commit(batch)
-        assert [(r.open, r.secret) for r in await database.load_channels()] == [(0, b"")]
+        assert [(r.open, r.secret) for r in await database.read(load_channels)] == [(0, b"")]
 
         batch = database.batch()
         batch.forget_app(7)
         await database.commit(batch)
-        assert await database.load_channels() == []
-        assert (await database.load_channel(1)).messages == []
+        assert await database.read(load_channels) == []
+        assert (await database.read(load_channel, 1)).messages == []
     finally:
         await database.close()
 

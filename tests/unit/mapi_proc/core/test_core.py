@@ -410,17 +410,17 @@ async def test_a_kernel_that_answers_at_once_finds_a_listener(
 ) -> None:
     """Everything that takes time comes before the connection to the kernel."""
     made: list[str] = []
-    load_channels = Database.load_channels
+    read = Database.read
 
-    async def loaded(database: Database) -> Any:
+    async def loaded(database: Database, function: Any) -> Any:
         assert made == [], "the kernel could answer before its listener is there"
-        return await load_channels(database)
+        return await read(database, function)
 
     def link(*arguments: Any, **options: Any) -> KernelLink:
         made.append("link")
         return KernelLink(*arguments, **options)
 
-    monkeypatch.setattr(Database, "load_channels", loaded)
+    monkeypatch.setattr(Database, "read", loaded)
     monkeypatch.setattr("mapi_proc.core.KernelLink", link)
     async with core_of(tmp_path, TestClocks()):
         assert made == ["link"]

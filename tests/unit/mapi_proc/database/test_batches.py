@@ -47,7 +47,7 @@ async def rows(database: Database, table: str) -> int:
     def count(connection) -> int:  # type: ignore[no-untyped-def]
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
-    return await database._read(count)
+    return await database.read(count)
 
 
 @asyncio_test()

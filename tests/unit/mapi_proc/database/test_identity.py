@@ -57,7 +57,7 @@ async def test_counts_never_fall_and_what_is_written_is_what_is_there(tmp_path: 
     async def look() -> None:
         written = read_written(path)
         assert written is not None
-        assert written.counts == await database._read(counts_of)
+        assert written.counts == await database.read(counts_of)
         seen.append(written.counts)
 
     batch = database.batch()

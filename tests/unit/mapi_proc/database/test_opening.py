@@ -167,7 +167,7 @@ def test_a_host_that_died_renews_the_stream_ids(tmp_path: Path, boot_id: str) ->
         assert renewed != STREAM
         assert len(renewed) == 16
         assert snapshot.outbox[0].scope == renewed
-        (entry,) = await database._read(read_page, 1, 0, 9, 999, 9)
+        (entry,) = await database.read(read_page, 1, 0, 9, 999, 9)
         assert entry.header == b"\x95\x01\xc4\x10" + renewed + STREAM  # only the id, not what looks like it
         await database.close()
 
