@@ -3,8 +3,8 @@ transaction.
 
 A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
 that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
-the order of the calls: apps forgotten, created, renewed, seen; subscriptions removed, then added; payloads;
-journal; acks and drops; positions; hashes; outbox; channels; notes.
+the order of the calls: apps forgotten, created, renewed; payloads; journal; acks and drops; positions;
+hashes; outbox; channels; then all others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ order.
 """
 
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+
+NOTE_PREFIX: Final = "note:"
 
 _ROW_OVERHEAD: Final = 64
 
@@ -46,32 +48,22 @@ class Batch:
         "acks",
         "apps_created",
         "apps_forgotten",
-        "apps_seen",
         "channels",
         "cost",
         "delivered_added",
-        "delivered_evicted",
         "drops",
         "durable",
         "hashes_added",
-        "hashes_clamped",
-        "hashes_evicted",
-        "history_done",
-        "history_wanted",
         "journal_rows",
-        "left_topics",
         "listeners",
-        "notes",
         "outbox_added",
         "outbox_changed",
-        "outbox_evicted",
         "outbox_finished",
         "payloads",
         "positions",
         "refused_sends",
+        "rows",
         "streams_renewed",
-        "subscriptions_added",
-        "subscriptions_removed",
     )
 
     def __init__(self, payload_ids: count[int], *, durable: bool = False) -> None:
@@ -82,35 +74,30 @@ class Batch:
         self.apps_forgotten: list[Row] = []
         self.apps_created: list[Row] = []
         self.streams_renewed: list[tuple[int, bytes, bytes]] = []
-        self.apps_seen: list[Row] = []
-        self.subscriptions_removed: list[Row] = []
-        self.subscriptions_added: list[Row] = []
         self.payloads: list[Row] = []
         self.journal_rows: list[Row] = []
         self.acks: dict[int, int] = {}
         self.drops: dict[int, tuple[int, int, str]] = {}
         self.positions: dict[str, KernelPosition] = {}
         self.hashes_added: list[Row] = []
-        self.hashes_clamped: list[Row] = []
         self.delivered_added: list[Row] = []
-        self.delivered_evicted: list[Row] = []
-        self.left_topics: list[Row] = []
-        self.history_wanted: list[Row] = []
-        self.history_done: list[Row] = []
-        self.hashes_evicted: list[Row] = []
         self.outbox_added: list[OutboxEntry] = []
         self.refused_sends: frozenset[int] = frozenset()
         """After the commit: entries that were left out, since their request id existed."""
         self.outbox_changed: list[Row] = []
         self.outbox_finished: list[Row] = []
-        self.outbox_evicted: list[Row] = []
         self.channels: list[ChannelRows] = []
-        self.notes: list[Row] = []
+        self.rows: dict[str, list[Row]] = {}
+        """Of all other changes, by the name of their statement (`statements`)."""
 
     @property
     def empty(self) -> bool:
         """True when there is nothing to store."""
         return self.cost == 0
+
+    def _add(self, statement: str, row: Row, size: int = 0) -> None:
+        self.rows.setdefault(statement, []).append(row)
+        self.cost += _ROW_OVERHEAD + size
 
     # --- apps -----------------------------------------------------------------------------------------------
 
@@ -121,8 +108,7 @@ class Batch:
 
     def app_seen(self, app_id: int, time: int) -> None:
         """Record that the app was connected at `time`; its absence counts from then."""
-        self.apps_seen.append((time, app_id))
-        self.cost += _ROW_OVERHEAD
+        self._add("app_seen", (time, app_id))
 
     def renew_stream(self, app_id: int, old: bytes, new: bytes) -> None:
         """Give the app's stream another id, its journal and its sends included."""
@@ -136,16 +122,13 @@ class Batch:
 
     def subscribe(self, app_id: int, topics: Iterable[str]) -> None:
         """Add subscriptions; existing ones stay."""
-        self._extend(self.subscriptions_added, app_id, topics)
+        for topic in topics:
+            self._add("subscribe", (app_id, topic), len(topic))
 
     def unsubscribe(self, app_id: int, topics: Iterable[str]) -> None:
         """Remove subscriptions. A batch must not both add and remove the same one."""
-        self._extend(self.subscriptions_removed, app_id, topics)
-
-    def _extend(self, rows: list[Row], app_id: int, topics: Iterable[str]) -> None:
         for topic in topics:
-            rows.append((app_id, topic))
-            self.cost += _ROW_OVERHEAD + len(topic)
+            self._add("unsubscribe", (app_id, topic), len(topic))
 
     # --- app streams (called by `mapi_proc.streams`) --------------------------------------------------------
 
@@ -194,13 +177,11 @@ class Batch:
 
     def clamp_hashes(self, shard: int, now: int) -> None:
         """After the clock was set back, treat hashes with a later time as seen now."""
-        self.hashes_clamped.append((now, shard, now))
-        self.cost += _ROW_OVERHEAD
+        self._add("clamp_hashes", (now, shard, now))
 
     def evict_hashes(self, shard: int, before: int) -> None:
         """Forget the shard's hashes that were seen before this time."""
-        self.hashes_evicted.append((shard, before))
-        self.cost += _ROW_OVERHEAD
+        self._add("evict_hashes", (shard, before))
 
     # --- history ------------------------------------------------------------------------------------------
 
@@ -211,28 +192,24 @@ class Batch:
 
     def evict_delivered(self, before: int) -> None:
         """Forget the deliveries before this time."""
-        self.delivered_evicted.append((before,))
-        self.cost += _ROW_OVERHEAD
+        self._add("evict_delivered", (before,))
 
     def left(self, app_id: int, topics: Iterable[str], time: int) -> None:
         """Record that the app left these topics at `time`; it may later ask for their history from then
         on."""
         for topic in topics:
-            self.left_topics.append((app_id, topic, time))
-            self.cost += _ROW_OVERHEAD + len(topic)
+            self._add("left", (app_id, topic, time), len(topic))
 
     def want_history(self, app_id: int, topic: str, start: int, end: int) -> None:
         """Store a history job: the topic's messages of this time span, until `end_history`.
 
         Several spans of one topic are merged into one from the earliest start to the latest end.
         """
-        self.history_wanted.append((app_id, topic, start, end))
-        self.cost += _ROW_OVERHEAD + len(topic)
+        self._add("want_history", (app_id, topic, start, end), len(topic))
 
     def end_history(self, app_id: int, topic: str) -> None:
         """Remove a history job that is done or no longer wanted."""
-        self.history_done.append((app_id, topic))
-        self.cost += _ROW_OVERHEAD
+        self._add("end_history", (app_id, topic))
 
     # --- outbox ---------------------------------------------------------------------------------------------
 
@@ -268,8 +245,7 @@ class Batch:
 
     def evict_requests(self, before: int) -> None:
         """Forget finished sends accepted before this time (request ids are kept for 24 h)."""
-        self.outbox_evicted.append((before,))
-        self.cost += _ROW_OVERHEAD
+        self._add("evict_requests", (before,))
 
     # --- channels -------------------------------------------------------------------------------------------
 
@@ -282,8 +258,7 @@ class Batch:
 
     def note(self, key: str, value: bytes) -> None:
         """Store a small named value, such as a rate limiter's count. Read back as `Snapshot.notes`."""
-        self.notes.append((key, value))
-        self.cost += _ROW_OVERHEAD + len(value)
+        self._add("note", (NOTE_PREFIX + key, value), len(value))
 
 
 OnCommitted = Callable[[], None]

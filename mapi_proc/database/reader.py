@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK
+from mapi_proc.database.batch import NOTE_PREFIX, SEQ_BITS, SEQ_MASK
 from mapi_proc.database.records import (
     AppRecord,
     DamagedError,
@@ -22,7 +22,6 @@ from mapi_proc.database.records import (
     WantedHistory,
     check_row,
 )
-from mapi_proc.database.statements import NOTE_PREFIX
 
 DELIVERED_SLICE_NS = 600 * 1_000_000_000
 _APP_TYPES = (int, str, int, bytes, int, int, int, int, int, str)

@@ -8,7 +8,7 @@ chunks of powers of two.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from mapi_proc.database.identity import FORGET_EVENTS, renew_stream
 from mapi_proc.database.records import OutboxEntry
 
 _CHUNKS: Final = (64, 16, 4, 1)
+_Statement = Callable[[sqlite3.Connection, Sequence[Sequence[Any]]], object]
 
 
 class _Insert:
@@ -36,21 +37,17 @@ class _Insert:
                 position = end
 
 
+def _each(text: str) -> _Statement:
+    return lambda connection, rows: connection.executemany(text, rows)
+
+
 _app_create = _Insert("INSERT INTO app", 10)
-_subscription_add = _Insert("INSERT OR IGNORE INTO subscription", 2)
 _payload_add = _Insert("INSERT INTO payload", 2)
 _journal_add = _Insert("INSERT INTO journal", 6)
 _hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
 _delivered_add = _Insert("INSERT INTO delivered (app, time, hashes)", 3)
-_left_set = _Insert("INSERT OR REPLACE INTO left_topic", 3)
-_history_set = _Insert(
-    "INSERT INTO wanted_history",
-    4,
-    "ON CONFLICT (app, topic) DO UPDATE SET start = min(start, excluded.start), end = max(end, excluded.end)",
-)
 # A repeated request id is normal input: it must not cost the others their commit.
 _outbox_add = _Insert("INSERT INTO outbox", 18, "ON CONFLICT (scope, request_id) DO NOTHING")
-_note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _position_set = _Insert(
     "INSERT INTO kernel_position",
     5,
@@ -67,12 +64,28 @@ WHERE id IN (SELECT payload_id FROM journal WHERE key > :above AND key <= :last 
 """
 _RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > :above AND key <= :last"
 
-# The newest row stays: the highest id must not fall (`identity.Counts`).
-_OUTBOX_EVICT: Final = (
-    "DELETE FROM outbox WHERE state >= 10 AND accepted < ? AND id < (SELECT max(id) FROM outbox)"
-)
-
-NOTE_PREFIX: Final = "note:"
+_OTHERS: Final[dict[str, _Statement]] = {
+    "app_seen": _each("UPDATE app SET last_seen = max(last_seen, ?) WHERE id = ?"),
+    "unsubscribe": _each("DELETE FROM subscription WHERE app = ? AND topic = ?"),
+    "subscribe": _Insert("INSERT OR IGNORE INTO subscription", 2),
+    "clamp_hashes": _each("UPDATE seen SET time = ? WHERE shard = ? AND time > ?"),
+    "evict_hashes": _each("DELETE FROM seen WHERE shard = ? AND time < ?"),
+    "evict_delivered": _each("DELETE FROM delivered WHERE time < ?"),
+    "left": _Insert("INSERT OR REPLACE INTO left_topic", 3),
+    "want_history": _Insert(
+        "INSERT INTO wanted_history",
+        4,
+        "ON CONFLICT (app, topic) DO UPDATE SET"
+        " start = min(start, excluded.start), end = max(end, excluded.end)",
+    ),
+    "end_history": _each("DELETE FROM wanted_history WHERE app = ? AND topic = ?"),
+    # The newest row stays: the highest id must not fall (`identity.Counts`).
+    "evict_requests": _each(
+        "DELETE FROM outbox WHERE state >= 10 AND accepted < ? AND id < (SELECT max(id) FROM outbox)"
+    ),
+    "note": _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value"),
+}
+"""What `Batch.rows` holds, in the order of execution."""
 
 
 def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -88,14 +101,6 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         _app_create(connection, batch.apps_created)
     for app_id, old, new in batch.streams_renewed:
         renew_stream(connection, app_id, old, new)
-    if batch.apps_seen:
-        connection.executemany("UPDATE app SET last_seen = max(last_seen, ?) WHERE id = ?", batch.apps_seen)
-    if batch.subscriptions_removed:
-        connection.executemany(
-            "DELETE FROM subscription WHERE app = ? AND topic = ?", batch.subscriptions_removed
-        )
-    if batch.subscriptions_added:
-        _subscription_add(connection, batch.subscriptions_added)
     if batch.payloads:
         _payload_add(connection, batch.payloads)
     if batch.journal_rows:
@@ -113,29 +118,15 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         _position_set(connection, list(batch.positions.values()))
     if batch.hashes_added:
         _hashes_add(connection, batch.hashes_added)
-    if batch.hashes_clamped:
-        connection.executemany("UPDATE seen SET time = ? WHERE shard = ? AND time > ?", batch.hashes_clamped)
-    if batch.hashes_evicted:
-        connection.executemany("DELETE FROM seen WHERE shard = ? AND time < ?", batch.hashes_evicted)
-    _execute_history(connection, batch)
+    if batch.delivered_added:
+        _delivered_add(connection, batch.delivered_added)
     _execute_outbox(connection, batch)
     if batch.channels:
         execute_channels(connection, batch.channels)
-    if batch.notes:
-        _note_set(connection, [(NOTE_PREFIX + key, value) for key, value in batch.notes])
-
-
-def _execute_history(connection: sqlite3.Connection, batch: Batch) -> None:
-    if batch.delivered_added:
-        _delivered_add(connection, batch.delivered_added)
-    if batch.delivered_evicted:
-        connection.executemany("DELETE FROM delivered WHERE time < ?", batch.delivered_evicted)
-    if batch.left_topics:
-        _left_set(connection, batch.left_topics)
-    if batch.history_wanted:
-        _history_set(connection, batch.history_wanted)
-    if batch.history_done:
-        connection.executemany("DELETE FROM wanted_history WHERE app = ? AND topic = ?", batch.history_done)
+    if batch.rows:
+        for name, statement in _OTHERS.items():
+            if rows := batch.rows.get(name):
+                statement(connection, rows)
 
 
 def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> None:
@@ -163,8 +154,6 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
             " WHERE id = ? AND state < 10",
             batch.outbox_finished,
         )
-    if batch.outbox_evicted:
-        connection.executemany(_OUTBOX_EVICT, batch.outbox_evicted)
 
 
 def _left_out(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> frozenset[int]:

@@ -34,7 +34,7 @@ def test_old_hashes_go_after_the_retention() -> None:
     dedup.add(message_hash(2), 0, SLICE_SPAN)
     assert dedup.evict(MINUTE, {}, batch) == 0
     assert dedup.evict(MINUTE + SECOND, {}, batch) == 1
-    assert batch.hashes_evicted == [(0, 1)]
+    assert batch.rows == {"evict_hashes": [(0, 1)]}
     assert dedup.add(message_hash(1), 0, MINUTE)
     assert not dedup.add(message_hash(2), 0, MINUTE)
 
@@ -74,7 +74,7 @@ def test_a_clock_set_back_does_not_keep_hashes_for_ever() -> None:
     dedup.add(message_hash(1), 0, year)
     dedup.add(message_hash(2), 0, 100)
     assert dedup.evict(200, {}, batch) == 0
-    assert batch.hashes_clamped == [(200, 0, 200)]
+    assert batch.rows["clamp_hashes"] == [(200, 0, 200)]
     assert dedup.evict(200 + MINUTE + 1, {}, batch) == 2
 
 
