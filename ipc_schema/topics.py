@@ -14,7 +14,6 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Self
 
 __all__ = [
-    "DEFAULT_CONTENT_TOPIC",
     "MAX_CLUSTER",
     "MAX_SHARD",
     "MAX_SHARD_COUNT",
@@ -27,7 +26,6 @@ __all__ = [
     "shard_topic",
 ]
 
-DEFAULT_CONTENT_TOPIC: Final = "/waku/2/default-content/proto"
 MAX_CLUSTER: Final = 0xFFFF
 MAX_SHARD: Final = 0xFFFF
 """Largest shard that a pubsub topic can name (uint16); ENRs can only say 0..1023."""

@@ -256,15 +256,9 @@ class MapiService:
             },
             "channels": core.channels.figures(),
             "receive": {
-                "accepted": receive.accepted,
-                "repeats": receive.repeats,
-                "unsubscribed": receive.unsubscribed,
-                "recovered": receive.recovered,
-                "from_history": receive.from_history,
-                "live_bytes": receive.live_bytes,
-                "history_bytes": receive.history_bytes,
+                **asdict(receive),
                 "missed_ranges": core.missed_ranges,
-                "hashes_evicted_early": core.receiver.hashes_evicted_early,
+                "hashes_evicted_early": core.receiver.dedup.evicted_early,
                 **link,
             },
             "ipc": {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ipc_schema.streams.coverage import MAX_INTERVALS, CoverageLog, covers, holes
+from ipc_schema.streams.coverage import MAX_INTERVALS, CoverageLog, holes
 from ipc_schema.streams.gaps import GapTracker, Step
 from ipc_schema.streams.held import HeldEvents
 from ipc_schema.streams.ring import (
@@ -33,7 +33,6 @@ __all__ = [
     "RingBudget",
     "Step",
     "StreamState",
-    "covers",
     "holes",
     "new_epoch",
     "new_instance",

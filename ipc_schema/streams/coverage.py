@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-__all__ = ["MAX_INTERVALS", "CoverageLog", "Interval", "covers", "holes"]
+__all__ = ["MAX_INTERVALS", "CoverageLog", "Interval", "holes"]
 
 MAX_INTERVALS: Final = 256
 """Most intervals remembered; the time before the oldest counts as not covered."""
@@ -35,11 +35,6 @@ def holes(intervals: Iterable[Interval], start: int, end: int) -> list[tuple[int
     if at < end:
         found.append((at, end))
     return found
-
-
-def covers(intervals: Iterable[Interval], start: int, end: int) -> bool:
-    """Return whether there is no hole in `start`..`end`; an empty range has none."""
-    return not holes(intervals, start, end)
 
 
 class CoverageLog:
@@ -89,11 +84,3 @@ class CoverageLog:
         """The remembered intervals, oldest first, as in `StreamState.coverage`."""
         closed: tuple[Interval, ...] = tuple(self._intervals)
         return closed if self._opened is None else (*closed, (self._opened, None))
-
-    def holes(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Return the parts of `start`..`end` that were not covered, in order."""
-        return holes(self.intervals(), start, end)
-
-    def covers(self, start: int, end: int) -> bool:
-        """Return whether there is no hole in `start`..`end`."""
-        return covers(self.intervals(), start, end)

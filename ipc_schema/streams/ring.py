@@ -107,11 +107,6 @@ class ReplayRing:
         """The oldest seq held; `last` + 1 if the ring is empty."""
         return self.last + 1 - len(self)
 
-    @property
-    def bytes_used(self) -> int:
-        """This ring's share of the budget."""
-        return self._cost
-
     def append(self, seq: int, header: bytes, payload: bytes) -> None:
         """Record the next event, evicting the oldest of all rings when the budget is exceeded.
 

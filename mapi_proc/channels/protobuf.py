@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from ipc_schema.message import encode_varint
+
 VARINT: Final = 0
 BYTES: Final = 2
 _FIXED: Final = {1: 8, 5: 4}
@@ -15,24 +17,14 @@ class MalformedProtobufError(ValueError):
     """The bytes are not a protobuf message."""
 
 
-def varint(value: int) -> bytes:
-    """Encode an unsigned number."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 def put_varint(number: int, value: int) -> bytes:
     """Encode a varint field."""
-    return varint(number << 3) + varint(value)
+    return encode_varint(number << 3) + encode_varint(value)
 
 
 def put_bytes(number: int, value: bytes) -> bytes:
     """Encode a length-delimited field."""
-    return b"".join((varint(number << 3 | BYTES), varint(len(value)), value))
+    return b"".join((encode_varint(number << 3 | BYTES), encode_varint(len(value)), value))
 
 
 def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:

@@ -10,18 +10,13 @@ the batch was `durable`. Commits are grouped and keep the order of `Database.sub
     database.submit(batch, on_committed=answer)
 """
 
-from mapi_proc.database.batch import Batch, CommitListener
+from mapi_proc.database.batch import Batch
 from mapi_proc.database.channels import ChannelContents, ChannelRecord, ChannelRows
 from mapi_proc.database.errors import (
     BatchRefusedError,
     DatabaseBusyError,
     DatabaseClosedError,
     DatabaseError,
-    DatabaseGoneError,
-    DatabaseLockedError,
-    DatabaseTooNewError,
-    DatabaseUnavailableError,
-    LeftoverLogError,
 )
 from mapi_proc.database.records import (
     AppRecord,
@@ -34,8 +29,7 @@ from mapi_proc.database.records import (
     Snapshot,
     WantedHistory,
 )
-from mapi_proc.database.schema import NotOurDatabaseError
-from mapi_proc.database.store import Database, DatabaseCounters, DatabaseLimits
+from mapi_proc.database.store import Database
 from mapi_proc.database.writer import DatabaseState
 
 __all__ = [
@@ -45,23 +39,14 @@ __all__ = [
     "ChannelContents",
     "ChannelRecord",
     "ChannelRows",
-    "CommitListener",
     "Database",
     "DatabaseBusyError",
     "DatabaseClosedError",
-    "DatabaseCounters",
     "DatabaseError",
-    "DatabaseGoneError",
-    "DatabaseLimits",
-    "DatabaseLockedError",
     "DatabaseState",
-    "DatabaseTooNewError",
-    "DatabaseUnavailableError",
     "JournalEntry",
     "JournalExtent",
     "KernelPosition",
-    "LeftoverLogError",
-    "NotOurDatabaseError",
     "OutboxEntry",
     "OutboxState",
     "RememberedHashes",

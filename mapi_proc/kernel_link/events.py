@@ -67,16 +67,12 @@ class EventSocket:
         self._loop = asyncio.get_running_loop()
         self._endpoint = ""
         self._socket: DrainSocket | None = None
-        self._reading = True
+        self.reading = True
+        """False while paused."""
         self._subscribed: set[bytes] = set()
         self._trackers: dict[bytes, tuple[int, StreamTracker]] = {}
         self.heard = self._loop.time()
         """Time of the kernel's last event, on the loop's clock."""
-
-    @property
-    def reading(self) -> bool:
-        """False while paused."""
-        return self._reading
 
     def open(self, endpoint: str) -> None:
         """Connect to the endpoint. No-op if already connected to it."""
@@ -90,7 +86,7 @@ class EventSocket:
             self._event,
             limits=DrainLimits(batch=128, least_frames=3),
         )
-        if not self._reading:
+        if not self.reading:
             self._socket.pause()
         self._subscribe(HEALTH_TOPIC, on=True)
 
@@ -105,13 +101,13 @@ class EventSocket:
 
     def pause(self) -> None:
         """Stop reading. libzmq drops what does not fit; a replay brings it back."""
-        self._reading = False
+        self.reading = False
         if self._socket is not None:
             self._socket.pause()
 
     def resume(self) -> None:
         """Continue reading."""
-        self._reading = True
+        self.reading = True
         if self._socket is not None:
             self._socket.resume()
 

@@ -93,8 +93,10 @@ class KernelLink:
         self.counters = {"gaps": 0, "replayed": 0, "resyncs": 0, "bad_headers": 0, "dropped_live": 0}
         self._trackers: dict[int, StreamTracker] = {}
         self._events = EventSocket(context, self._sync_soon, self.counters, steady)
-        self._hello: KernelHello | None = None
-        self._alive = False
+        self.hello: KernelHello | None = None
+        """The kernel's last hello reply."""
+        self.up = False
+        """True while the kernel has answered our hello and has not gone silent since."""
         self._work = asyncio.Event()
         self._resync = False
         self._renew_at = self._loop.time()
@@ -116,16 +118,6 @@ class KernelLink:
         self._events.sink = listener
 
     # -- state -------------------------------------------------------------------------------------------
-
-    @property
-    def up(self) -> bool:
-        """True while the kernel has answered our hello and has not gone silent since."""
-        return self._alive
-
-    @property
-    def hello(self) -> KernelHello | None:
-        """The kernel's last hello reply."""
-        return self._hello
 
     @property
     def resyncing(self) -> bool:
@@ -176,8 +168,8 @@ class KernelLink:
         for shard in shards:
             if self._trackers.pop(shard, None) is not None:
                 self._release.add(shard)
-                if self._hello is not None:
-                    self._events.leave(stream_topic(self._hello.network.cluster, shard))
+                if self.hello is not None:
+                    self._events.leave(stream_topic(self.hello.network.cluster, shard))
         self._work.set()
 
     def leased(self, shard: int) -> bool:
@@ -220,11 +212,11 @@ class KernelLink:
     def _on_hello(self, reply: Reply) -> None:
         hello = KernelHello.from_body(reply.body)
         self._listener.kernel_up(hello)
-        if self._hello is not None and self._hello.network.cluster != hello.network.cluster:
+        if self.hello is not None and self.hello.network.cluster != hello.network.cluster:
             self._events.close()
-        self._hello = hello
+        self.hello = hello
         self._events.heard = self._loop.time()
-        self._alive = True
+        self.up = True
         self._events.open(hello.events)
         self._health_due = True
         self._sync_soon()
@@ -235,8 +227,8 @@ class KernelLink:
     def _lost(self, reason: str) -> None:
         for tracker in self._trackers.values():
             tracker.lost_kernel()
-        if self._alive:
-            self._alive = False
+        if self.up:
+            self.up = False
             self._listener.kernel_down(reason)
 
     # -- the task of the link ----------------------------------------------------------------------------
@@ -279,7 +271,7 @@ class KernelLink:
                     await self._sync()
             except IpcError as error:
                 self._resync = self._health_due = True
-                if not error.retriable and not self._alive:
+                if not error.retriable and not self.up:
                     self._listener.kernel_down(f"kernel refused: {error.message}")
                 level = logging.INFO if error.retriable else logging.WARNING
                 log.log(level, "kernel link: %s; again in %.1f s", error, delay)
@@ -292,7 +284,7 @@ class KernelLink:
         """Acquire or renew all leases, then replay what each stream has missed."""
         self.counters["resyncs"] += 1
         trackers = dict(self._trackers)
-        hello = self._hello
+        hello = self.hello
         self._renew_at = self._loop.time() + _RENEW_S
         if not trackers or hello is None:
             return
@@ -379,20 +371,20 @@ class KernelLink:
         """
         while True:
             await asyncio.sleep(_TICK_S)
-            if not self._connection.ready or self._hello is None:
+            if not self._connection.ready or self.hello is None:
                 continue
             silence = self._loop.time() - self._events.heard
-            if self._alive and silence < _SILENCE_S:
+            if self.up and silence < _SILENCE_S:
                 continue
             try:
                 await self._control.request("health", timeout=_PING_S)
             except IpcError as error:
                 self._lost(f"kernel does not answer: {error.message}")
                 continue
-            if not self._alive:
+            if not self.up:
                 # It hung and recovered as the same instance, so there will be no new hello.
-                self._listener.kernel_up(self._hello)
-                self._alive = True
+                self._listener.kernel_up(self.hello)
+                self.up = True
                 self._health_due = True
             self._events.heard = self._loop.time()
             if self._events.reading:  # else the silence is our own

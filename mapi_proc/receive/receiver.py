@@ -54,16 +54,11 @@ class Receiver:
     ) -> None:
         self.routes = routes
         self.counters = ReceiveCounters()
-        self._dedup = dedup
+        self.dedup = dedup
         self._turn = turn
         self._now_ns = now_ns
         self._steady = steady
         self._pack_fields = fields_packer()
-
-    @property
-    def hashes_evicted_early(self) -> int:
-        """Remembered hashes evicted for lack of room: their messages may be delivered twice."""
-        return self._dedup.evicted_early
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
         """Take one message in order. `event` is the result of `decode_header`."""
@@ -72,7 +67,7 @@ class Receiver:
         if route is None:
             self.counters.unsubscribed += 1
             return
-        if not self._dedup.add(message_hash, shard, self._steady()):
+        if not self.dedup.add(message_hash, shard, self._steady()):
             self.counters.repeats += 1
             return
         now = self._now_ns()
@@ -102,7 +97,7 @@ class Receiver:
         """Take a message that a store had and the live stream had not."""
         message = stored.message
         route = self.routes.get(message.content_topic)
-        if route is None or not self._dedup.add(stored.message_hash, shard, self._steady()):
+        if route is None or not self.dedup.add(stored.message_hash, shard, self._steady()):
             return
         now = self._now_ns()
         self.counters.recovered += 1
@@ -130,7 +125,7 @@ class Receiver:
 
         If it is new to this node, it goes to every app subscribed to its topic.
         """
-        if stored.message_hash not in self._dedup.known:
+        if stored.message_hash not in self.dedup.known:
             self.recovered(shard, stored)
             return
         route = self.routes.get(stored.message.content_topic)

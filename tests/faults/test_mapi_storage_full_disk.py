@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from ipc_schema.mapi.event_codec import pack_fields
-from mapi_proc.database import AppRecord, Database, DatabaseState, DatabaseUnavailableError
+from mapi_proc.database import AppRecord, Database, DatabaseState
+from mapi_proc.database.errors import DatabaseUnavailableError
 from mapi_proc.streams import DurableStream
 from tests.support.aio import asyncio_test
 

@@ -11,15 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mapi_proc.database import (
-    AppRecord,
-    Database,
-    DatabaseLockedError,
-    DatabaseTooNewError,
-    NotOurDatabaseError,
-)
+from mapi_proc.database import AppRecord, Database
+from mapi_proc.database.errors import DatabaseLockedError, DatabaseTooNewError
 from mapi_proc.database.opening import mark_corrupt
 from mapi_proc.database.reader import read_page
+from mapi_proc.database.schema import NotOurDatabaseError
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import STREAM, app_record, send_entry
 
@@ -59,7 +55,8 @@ async def test_a_second_process_is_refused(tmp_path: Path) -> None:
     database = await Database.open(tmp_path / "db")
     program = (
         "import asyncio, pathlib, sys\n"
-        "from mapi_proc.database import Database, DatabaseLockedError\n"
+        "from mapi_proc.database import Database\n"
+        "from mapi_proc.database.errors import DatabaseLockedError\n"
         "try:\n    asyncio.run(Database.open(pathlib.Path(sys.argv[1])))\n"
         "except DatabaseLockedError as error:\n    print(error)\n"
     )

@@ -8,13 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mapi_proc.database import (
-    Database,
-    DatabaseBusyError,
-    DatabaseClosedError,
-    DatabaseLimits,
-    DatabaseState,
-)
+from mapi_proc.database import Database, DatabaseBusyError, DatabaseClosedError, DatabaseState
+from mapi_proc.database.store import DatabaseLimits
 from tests.support.aio import asyncio_test
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from mapi_proc.database import Database, DatabaseLimits
+from mapi_proc.database import Database
+from mapi_proc.database.store import DatabaseLimits
 from mapi_proc.receive.delivered import delivered_since
 from mapi_proc.write_batch import Turn
 from tests.support.aio import asyncio_test
