@@ -59,10 +59,11 @@ def test_store_sync() -> None:
     assert core["kib"] == core["reference_kib"]
 
 
-def test_shared_archive() -> None:
+def test_shared_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.archive_pg.KERNELS", (2,))  # 1 and 4 are the same program
     lines = list(archive_pg(Options(runs=1, scale=0.01)))
     assert [line["case"] for line in lines] == [
-        *(f"inserts, {kernels} kernels" for kernels in (1, 2, 4)),
+        "inserts, 2 kernels",
         *(f"page by {kind} in 100k" for kind in ("topic", "time", "cursor")),
         "page by topic in 100k while storing",
         "retention drop in 100k",

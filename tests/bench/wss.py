@@ -24,7 +24,8 @@ def wss(options: Options) -> Iterator[dict[str, Any]]:
     """Throughput at 1 KiB, node to node; one line for each reference."""
     with TemporaryDirectory() as directory, ExitStack() as stack:
         files = Certificates(Path(directory), "127.0.0.1")
-        go = build_references(wanted=lambda key: key == "go", log=_log)
+        wants_go = options.wants("1 KiB against go")
+        go = build_references(wanted=lambda key: wants_go and key == "go", log=_log)
         sides = {
             "ws": _over("ws", OURS, files),
             "tcp": _over("tcp", OURS, files),

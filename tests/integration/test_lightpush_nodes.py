@@ -168,7 +168,7 @@ def test_the_rate_limit_of_the_reference_holds_by_default(directory: Path) -> No
         eventually(lambda: states(edge)["Lightpush Client"] == "READY")
         dealer = edge.dealer("edge")
         for number in range(60):
-            dealer.send("lightpush.publish", {"content_topic": CONTENT}, [b"%d" % number])
+            dealer.send("lightpush.publish", {"content_topic": CONTENT}, [b"%d" % number], budget_ms=4000)
         errors = [dealer.receive().error for _ in range(60)]
         codes = ["ok" if error is None else str(error.code) for error in errors]
         assert set(codes) <= {"ok", "rate_limited"}, [error and error.detail for error in errors]

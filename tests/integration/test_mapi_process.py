@@ -316,9 +316,9 @@ context.destroy()
 """
 
 
-def as_nobody(endpoint: str, *requests: tuple[str, dict[str, object]]) -> list[str]:
+def as_nobody(endpoint: str, *requests: tuple[str, dict[str, object]], wait: int = 30_000) -> list[str]:
     """Requests of another user, on one connection: the code of each answer, or `ok`; `no answer` ends it."""
-    code = _AS_NOBODY.format(nobody=NOBODY, endpoint=endpoint, requests=list(requests), wait=5000)
+    code = _AS_NOBODY.format(nobody=NOBODY, endpoint=endpoint, requests=list(requests), wait=wait)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
     )
@@ -370,8 +370,11 @@ async def test_a_name_belongs_to_the_user_that_first_used_it(directory: Path, de
     ):
         mapi.run_dir = directory / "ipc"
         await mapi.ready()
-        for socket in (endpoint, mapi_endpoints(mapi.run_dir).control):
-            assert await asyncio.to_thread(as_nobody, socket, ("hello", HELLO), ("ping", {})) == ["no answer"]
+        sockets = (endpoint, mapi_endpoints(mapi.run_dir).control)
+        for answers in await asyncio.gather(
+            *(asyncio.to_thread(as_nobody, each, ("hello", HELLO), wait=1000) for each in sockets)
+        ):
+            assert answers == ["no answer"]
         figures = (await mapi.health())["ipc"]
         for name in ("apps", "control"):
             assert figures[name]["denied"] > 0, "turned away at the door, before a byte is read"
