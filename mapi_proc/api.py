@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +31,7 @@ from typing import Final, Self
 
 from ipc_schema.config.mapi import MapiConfig, Mode, derive_kernel, derive_mapi, load_mapi_config
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.mapi.methods import PendingReply, SendRequest, StatusReply
+from ipc_schema.mapi.methods import PendingReply, SendRequest, StatusReply, request_id_at
 from logos_client.kernel import KernelClient
 from mapi_proc.core import Core
 from mapi_proc.kernel_child import KernelChild, KernelChildError
@@ -260,7 +261,7 @@ class MessagingApi:
         `timestamp`: the message's, in ns, instead of the time of the first attempt.
         """
         request = SendRequest(
-            request_id=request_id or os.urandom(16),
+            request_id=request_id or request_id_at(time.time_ns(), os.urandom(10)),
             content_topic=content_topic,
             meta=meta,
             ephemeral=ephemeral,

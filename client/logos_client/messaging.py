@@ -248,8 +248,10 @@ class MessagingClient(ChannelMethods):
         `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
         """
         data = as_bytes("payload", payload)
+        if request_id is None:
+            request_id = methods.request_id_at(time.time_ns(), os.urandom(10))
         request = methods.SendRequest(
-            request_id=os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16),
+            request_id=as_bytes("request id", request_id, 16),
             content_topic=as_text("content topic", content_topic),
             meta=as_bytes("meta", meta),
             ephemeral=ephemeral,

@@ -60,6 +60,7 @@ __all__ = [
     "SubscriptionsReply",
     "SubscriptionsRequest",
     "UnsubscribeRequest",
+    "request_id_at",
 ]
 
 SUBSCRIBE: Final = "subscribe"
@@ -180,6 +181,15 @@ class SendRequest(Body):
     meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
     ephemeral: bool = False
     timestamp: Annotated[int, Range(1, 2**63 - 1)] | None = None
+
+
+def request_id_at(time_ns: int, random: bytes) -> bytes:
+    """Make a request id of a time and 10 random bytes, in the form of a ULID.
+
+    Any 16 bytes will do, but the server looks ids up in an ordered index: those that grow with time are
+    inserted at its end, and random ones touch another page of it each.
+    """
+    return (time_ns // 1_000_000 & 0xFFFF_FFFF_FFFF).to_bytes(6, "big") + random
 
 
 class SendReply(Body):

@@ -64,6 +64,12 @@ class OpenedFile:
     snapshot: Snapshot
 
 
+# sqlite3 looks for an adapter for each parameter that is not a plain number or text, which takes longer than
+# binding it. What it finds at once here returns the same object.
+sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(type(None), {None: None}.get)
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Open a connection with this project's pragmas. It may be used from any one thread at a time."""
     connection = sqlite3.connect(

@@ -20,7 +20,7 @@ from ipc_schema.server_client import Client
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.channels import ChannelRoutes
-from mapi_proc.ipc.router import AsyncRequests, Hooks
+from mapi_proc.ipc.router import AsyncRequests, Hooks, LaterAnswer
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 from mapi_proc.streams.limits import connection_window
@@ -229,22 +229,9 @@ class AppServer:
         def reply(repeated: bool) -> Answer:
             return answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
 
-        if not isinstance(accepted, asyncio.Future):
-            return _then(accepted, reply)
-        # Of a new send: answered without a task, since there are many.
-        answered: asyncio.Future[Answer] = self._loop.create_future()
-
-        def settle(done: asyncio.Future[bool]) -> None:
-            if answered.done():
-                return
-            error = done.exception()
-            if error is not None:
-                answered.set_exception(error)
-            else:
-                answered.set_result(reply(done.result()))
-
-        accepted.add_done_callback(settle)
-        return answered
+        if isinstance(accepted, asyncio.Future):  # of a new send: without a task, since there are many
+            return LaterAnswer(accepted, reply)
+        return _then(accepted, reply)
 
     def _ack(self, call: Call) -> Begun:
         ack = call.read(m.AckRequest)

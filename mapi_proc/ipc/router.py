@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 import zmq
 
@@ -13,6 +14,10 @@ from ipc_schema.server import Answer, Call, RequestServer, Route
 from ipc_schema.server_client import Client
 from logos_sockets import TICK, Door, MemoryWatch
 from logos_sockets.drain import DrainSocket
+
+_LOOK_EVERY: Final = 0.05
+"""Seconds between two looks for answers whose time is over."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,17 @@ class Hooks:
     who: Callable[[bytes], Client | None]
     gone: Callable[[bytes], None]
     writable: Callable[[bytes], None]
+
+
+class LaterAnswer:
+    """The answer to a request whose result comes with a future, for which no task has to wait."""
+
+    def __init__(self, result: asyncio.Future[_T], reply: Callable[[_T], Answer]) -> None:
+        self.result: asyncio.Future[Any] = result
+        self.reply = reply
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        return self.reply((yield from self.result))
 
 
 class AsyncRequests:
@@ -53,6 +69,8 @@ class AsyncRequests:
         )
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._later: dict[asyncio.Future[Any], Call] = {}
+        self._look: asyncio.TimerHandle | None = None
         self.socket = DrainSocket(
             self._loop,
             socket,
@@ -72,6 +90,8 @@ class AsyncRequests:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._look is not None:
+            self._look.cancel()
         self.socket.close()
 
     # --- for the server ---
@@ -85,30 +105,38 @@ class AsyncRequests:
         return self.socket.send(frames)
 
     def spawn(self, call: Call, begun: Awaitable[Answer] | None, /) -> None:
-        """See `ServerShell`. A Future needs no task to wait for it."""
-        if isinstance(begun, asyncio.Future):
-            timer = self._loop.call_at(call.deadline, self._expire, call, begun)
-            begun.add_done_callback(functools.partial(self._begun_done, call, timer))
+        """See `ServerShell`."""
+        if isinstance(begun, LaterAnswer):
+            self._later[begun.result] = call
+            begun.result.add_done_callback(functools.partial(self._answer_later, call, begun.reply))
+            if self._look is None:
+                self._look = self._loop.call_later(_LOOK_EVERY, self._look_for_late)
             return
         task = self._loop.create_task(self._work(call, begun))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _expire(self, call: Call, begun: asyncio.Future[Answer]) -> None:
-        if begun.cancel():
-            self.server.expired(call)
-            self.server.finished(call)
+    def _look_for_late(self) -> None:
+        """Answer the requests whose budget is over. One timer for all: one for each would cost more than the
+        rest of the answer."""
+        now, self._look = self._loop.time(), None
+        for result, call in list(self._later.items()):
+            if call.deadline <= now and not result.done():
+                del self._later[result]
+                self.server.expired(call)
+                self.server.finished(call)
+        if self._later:
+            self._look = self._loop.call_later(_LOOK_EVERY, self._look_for_late)
 
-    def _begun_done(self, call: Call, timer: asyncio.TimerHandle, begun: asyncio.Future[Answer]) -> None:
-        timer.cancel()
-        if begun.cancelled():
-            return  # by `_expire`
-        server, error = self.server, begun.exception()
+    def _answer_later(self, call: Call, reply: Callable[[Any], Answer], result: asyncio.Future[Any]) -> None:
+        error = None if result.cancelled() else result.exception()
+        if self._later.pop(result, None) is None:
+            return  # its budget was over
         if isinstance(error, Exception):
-            server.failed(call, error)
-        elif error is None:
-            server.done(call, begun.result())
-        server.finished(call)
+            self.server.failed(call, error)
+        elif error is None and not result.cancelled():
+            self.server.done(call, reply(result.result()))
+        self.server.finished(call)
 
     async def _work(self, call: Call, begun: Awaitable[Answer] | None) -> None:
         server = self.server

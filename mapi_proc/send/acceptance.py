@@ -175,7 +175,6 @@ class Acceptance:
         # written.
         self._room.reserve(stream.stream_id, len(payload))
         done: asyncio.Future[bool] = self._loop.create_future()
-        done.add_done_callback(_retrieve)
         self._recent[key] = (mark, done)
         entry = OutboxEntry(
             entry_id=next(self._entry_ids),
@@ -315,11 +314,6 @@ def _answer(done: asyncio.Future[bool], outcome: bool | Exception) -> None:
         return
     if isinstance(outcome, Exception):
         done.set_exception(outcome)
+        done.exception()  # its waiter may be gone: asyncio must not log it
     else:
         done.set_result(outcome)
-
-
-def _retrieve(done: asyncio.Future[bool]) -> None:
-    """Retrieve the exception of a future whose waiter is gone, so that asyncio does not log it."""
-    if not done.cancelled():
-        done.exception()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from collections.abc import AsyncIterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from ipc_schema.mapi.methods import request_id_at
 from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_parts
@@ -33,9 +35,9 @@ _MAX_HISTORY_SECONDS: Final = 366 * 24 * 3600
 
 def request_id_of(key: str | None) -> bytes:
     """Return the request id for an `Idempotency-Key`: its 16 bytes if it is hex or a UUID, else a hash of it;
-    a random one without a key. Raises `ProblemError`."""
+    a new one without a key. Raises `ProblemError`."""
     if key is None:
-        return os.urandom(16)
+        return request_id_at(time.time_ns(), os.urandom(10))
     text = key.strip().strip('"')
     if not text or len(text) > 256:
         raise ProblemError(400, "bad_request", "Idempotency-Key: 1 to 256 characters are possible")
