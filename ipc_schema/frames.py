@@ -334,21 +334,29 @@ def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
     Raises `FrameError`, which carries what is needed to answer.
     """
     delimited = _is_delimited(frames)
-    header: tuple[object, ...] = ()
+    header: tuple[Any, ...] = ()
     try:
         header = _header(frames, delimited)
         body, blobs = _rest(frames, delimited, MAX_BLOBS)
         if len(header) < 4:
             raise FieldError(f"header: {len(header)} elements, at least 4 are needed")
         correlation_id, method, budget_ms, flags = header[:4]
-        request = Request(
-            _within("correlation id", as_binary, correlation_id, ID_SIZE, ID_SIZE),
-            _within("method", as_text, method, MAX_METHOD, 1),
-            _within("budget", as_integer, budget_ms, 0, MAX_BUDGET_MS),
-            _within("flags", as_integer, flags, 0, INT64_MAX),
-            body,
-            blobs,
-        )
+        if not (
+            _is_id(correlation_id)
+            and type(method) is str
+            and method.isascii()
+            and 0 < len(method) <= MAX_METHOD
+            and type(budget_ms) is int
+            and 0 <= budget_ms <= MAX_BUDGET_MS
+            and type(flags) is int
+            and 0 <= flags <= INT64_MAX
+        ):
+            # Not the usual request: one that is refused here with what is wrong about it.
+            _within("correlation id", as_binary, correlation_id, ID_SIZE, ID_SIZE)
+            _within("method", as_text, method, MAX_METHOD, 1)
+            _within("budget", as_integer, budget_ms, 0, MAX_BUDGET_MS)
+            _within("flags", as_integer, flags, 0, INT64_MAX)
+        request = Request(correlation_id, method, budget_ms, flags, body, blobs)
     except FieldError as error:
         raise _frame_error("request", error, header, delimited) from None
     return request, delimited

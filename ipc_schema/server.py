@@ -69,20 +69,32 @@ def server_fault(fault: Exception, method: str, socket: str) -> IpcError:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Call:
     """One request as a method sees it. `client` is None only if the socket needs no hello."""
 
-    request: Request
-    identity: bytes
-    client: Client | None
-    uid: int | None
-    deadline: float
-    """When the caller stops waiting, by the server's clock."""
-    route: Route
-    delimited: bool
-    descriptor: int = -1
-    """Uid of the connection, where it is known."""
+    __slots__ = ("client", "deadline", "delimited", "descriptor", "identity", "request", "route", "uid")
+
+    def __init__(
+        self,
+        request: Request,
+        identity: bytes,
+        client: Client | None,
+        uid: int | None,
+        deadline: float,
+        route: Route,
+        delimited: bool,
+        descriptor: int = -1,
+    ) -> None:
+        """`deadline`: when the caller stops waiting, by the server's clock. `uid` and `descriptor` of the
+        connection, where they are known."""
+        self.request = request
+        self.identity = identity
+        self.client = client
+        self.uid = uid
+        self.deadline = deadline
+        self.route = route
+        self.delimited = delimited
+        self.descriptor = descriptor
 
     @property
     def answer_by(self) -> float:

@@ -61,8 +61,9 @@ class MessageSender:
         has to wait. Raise RelayMessageTooLarge, RelayMessageInvalid or RelayBadTopic."""
         again = force or digest in self._unsent
         result = self._relay.begin_publish(topic, data, message=message, force=again)
-        outcome = partial(self._sent, topic, message, digest, source, again)
-        return outcome(result) if isinstance(result, PublishResult) else _sent_later(result, outcome)
+        if isinstance(result, PublishResult):
+            return self._sent(topic, message, digest, source, again, result)
+        return _sent_later(result, partial(self._sent, topic, message, digest, source, again))
 
     def _sent(
         self,

@@ -3,14 +3,16 @@ method takes (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Final, Self
 
 from ipc_schema.body import Bin32, Body, Method, Ns, Range, Size, Uint
 from ipc_schema.errors import MAX_ERROR_TEXT, ErrorCode, IpcError
+from ipc_schema.fields import INT64_MAX, INT64_MIN, MAX_TEXT
 from ipc_schema.frames import MAX_BLOBS
 from ipc_schema.kernel.values import Shard
 from ipc_schema.message import MAX_META_SIZE, WakuMessage
+from ipc_schema.topics import MAX_SHARD
 
 __all__ = [
     "FEATURE_PUBLISH_MANY",
@@ -40,7 +42,8 @@ MAX_PUBLISH_BYTES: Final = 4 << 20
 """Most payload bytes of a `relay.publish_many`."""
 
 _Meta = Annotated[bytes, Size(MAX_META_SIZE)]
-_Version = Annotated[int, Range(0, 0xFFFF_FFFF)]
+_MAX_UINT32: Final = 0xFFFF_FFFF
+_Version = Annotated[int, Range(0, _MAX_UINT32)]
 
 
 class PublishRequest(Body):
@@ -104,6 +107,14 @@ class RelayPublishManyRequest(Body):
         tuple[tuple[str, Shard, Ns, _Meta, _Version, bool, bytes, bool], ...], Size(MAX_BLOBS)
     ]
 
+    @classmethod
+    def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
+        """See `Body`."""
+        rows = body.get("messages")
+        if type(rows) is list and len(rows) <= MAX_BLOBS and all(map(_is_usual_message, rows)):
+            return cls(messages=tuple(map(tuple, rows)))
+        return super().from_body(body, where)
+
     def check(self, blobs: Sequence[bytes]) -> None:
         """Raise `IpcError`: `bad_request` unless each message has its blob, `too_large` if they are too
         large together."""
@@ -138,6 +149,56 @@ class RelayPublishManyReply(Body):
         ],
         Size(MAX_BLOBS),
     ]
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
+        """See `Body`."""
+        rows = body.get("results")
+        if type(rows) is list and len(rows) <= MAX_BLOBS and all(map(_is_usual_result, rows)):
+            return cls(results=tuple(map(tuple, rows)))
+        return super().from_body(body, where)
+
+
+# The checks of the annotations, inlined for what comes most; the annotations word the error.
+
+
+def _is_usual_message(row: Any) -> bool:
+    if type(row) is not list or len(row) != 8:
+        return False
+    content_topic, shard, timestamp, meta, version, ephemeral, proof, force = row
+    return (
+        type(content_topic) is str
+        and len(content_topic) <= MAX_TEXT
+        and content_topic.isascii()
+        and type(shard) is int
+        and 0 <= shard <= MAX_SHARD
+        and type(timestamp) is int
+        and INT64_MIN <= timestamp <= INT64_MAX
+        and type(meta) is bytes
+        and len(meta) <= MAX_META_SIZE
+        and type(version) is int
+        and 0 <= version <= _MAX_UINT32
+        and type(ephemeral) is bool
+        and type(proof) is bytes
+        and type(force) is bool
+    )
+
+
+def _is_usual_result(row: Any) -> bool:
+    if type(row) is not list or len(row) != 6:
+        return False
+    code, text, digest, timestamp, peers, duplicate = row
+    return (
+        code == ""
+        and text == ""
+        and type(digest) is bytes
+        and len(digest) <= 32
+        and type(timestamp) is int
+        and INT64_MIN <= timestamp <= INT64_MAX
+        and type(peers) is int
+        and 0 <= peers <= INT64_MAX
+        and type(duplicate) is bool
+    )
 
 
 class RelayPeersRequest(Body):

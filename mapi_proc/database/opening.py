@@ -27,7 +27,7 @@ from logos_process.lock import try_lock
 from mapi_proc.database.errors import DatabaseLockedError, DatabaseUnavailableError
 from mapi_proc.database.identity import mark_clean, settle_identity
 from mapi_proc.database.reader import load_snapshot
-from mapi_proc.database.records import DamagedError, Snapshot
+from mapi_proc.database.records import DamagedError, OutboxState, Snapshot
 from mapi_proc.database.schema import migrate
 from mapi_proc.database.sidecar import Counts, FileWatch, check_leftover_log
 
@@ -65,8 +65,10 @@ class OpenedFile:
 
 
 # sqlite3 looks for an adapter for each parameter that is not a plain number or text, which takes longer than
-# binding it. What it finds at once here returns the same object.
+# binding it. What it finds here at once costs next to nothing.
 sqlite3.register_adapter(bytes, bytes)
+sqlite3.register_adapter(bool, int)
+sqlite3.register_adapter(OutboxState, int)
 sqlite3.register_adapter(type(None), {None: None}.get)
 
 

@@ -227,7 +227,7 @@ class AppServer:
         accepted = self._core.send(_session(call).app, send, call.blobs[0])
 
         def reply(repeated: bool) -> Answer:
-            return answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
+            return {"request_id": send.request_id, "repeated": repeated}, ()  # as `SendReply.to_body`
 
         if isinstance(accepted, asyncio.Future):  # of a new send: without a task, since there are many
             return LaterAnswer(accepted, reply)

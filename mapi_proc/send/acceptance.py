@@ -37,8 +37,11 @@ REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 _RECENT: Final = 4096
 """Request ids in memory; older ones are looked up on disk."""
 _EVICT_EVERY_NS: Final = 600 * 1_000_000_000
+_PARKED: Final = (OutboxState.PARKED, 0, 0)
 _BATCH_BYTES: Final = 1 << 20
 """Payloads of so many bytes go to the disk before the turn ends."""
+
+_new_tuple = tuple.__new__  # of many fields: the class itself takes ten times as long
 
 
 def fingerprint(request: SendRequest, payload: bytes) -> bytes:
@@ -63,12 +66,12 @@ class FirstAttempt(NamedTuple):
 class SendIntake(Protocol):
     """Takes over what is accepted."""
 
-    def plan(self, entry: OutboxEntry, shard: int) -> FirstAttempt | None:
-        """Return the first attempt if it can be made as soon as the entry is on disk. Both are then stored at
+    def plan(self, request: SendRequest, payload: bytes, shard: int) -> FirstAttempt | None:
+        """Return the first attempt if it can be made as soon as the send is on disk. Both are then stored at
         once, which saves a commit and the wait for it. None: it is recorded when its turn comes."""
 
-    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
-        """It is on disk. Its room stays reserved."""
+    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None, timestamp: int) -> None:
+        """It is on disk. Its room stays reserved. `timestamp`: the one that the app fixed, or 0."""
 
     def all_accepted(self) -> None:
         """Those that were on their way to the disk together have been taken over."""
@@ -84,6 +87,8 @@ class _Coming(NamedTuple):
     shard: int
     stream: AppStream
     attempt: FirstAttempt | None
+    timestamp: int
+    """That the app fixed, or 0."""
     done: asyncio.Future[bool]
 
 
@@ -176,21 +181,36 @@ class Acceptance:
         self._room.reserve(stream.stream_id, len(payload))
         done: asyncio.Future[bool] = self._loop.create_future()
         self._recent[key] = (mark, done)
-        entry = OutboxEntry(
-            entry_id=next(self._entry_ids),
-            scope=stream.stream_id,
-            request_id=request.request_id,
-            fingerprint=mark,
-            content_topic=request.content_topic,
-            payload=payload,
-            meta=request.meta,
-            ephemeral=request.ephemeral,
-            accepted=self._now_ns(),
-            timestamp=request.timestamp or 0,
+        attempt = self._intake.plan(request, payload, shard)
+        fixed = request.timestamp or 0
+        timestamp, digest = (fixed, b"") if attempt is None else attempt
+        state, attempts, first = _PARKED if attempt is None else (OutboxState.ATTEMPTED, 1, timestamp)
+        entry = _new_tuple(
+            OutboxEntry,
+            (
+                next(self._entry_ids),
+                stream.stream_id,
+                request.request_id,
+                mark,
+                request.content_topic,
+                payload,
+                request.meta,
+                request.ephemeral,
+                self._now_ns(),
+                state,
+                attempts,
+                timestamp,
+                digest,
+                first,
+                0,
+                0,
+                0,
+                "",
+            ),
         )
         if not self._coming:
             self._loop.call_soon(self.flush)
-        self._coming.append(_Coming(entry, shard, stream, self._intake.plan(entry, shard), done))
+        self._coming.append(_new_tuple(_Coming, (entry, shard, stream, attempt, fixed, done)))
         self._coming_bytes += len(payload)
         if self._coming_bytes >= _BATCH_BYTES:
             self.flush()
@@ -206,7 +226,7 @@ class Acceptance:
         # Durable: synced to the disk before the app is told that the send is accepted.
         batch = self._database.batch(durable=True)
         for one in coming:
-            batch.put_send(_stored(one))
+            batch.put_send(one.entry)
         self._evict_old(batch.evict_requests)
 
         def failed(error: Exception) -> None:
@@ -243,7 +263,7 @@ class Acceptance:
         self._recent[entry.scope, entry.request_id] = (entry.fingerprint, None)
         if entry.scope != one.stream.stream_id:  # the app's stream got another id meanwhile
             entry = entry._replace(scope=one.stream.stream_id)
-        self._intake.accepted(entry, one.shard, one.attempt)
+        self._intake.accepted(entry, one.shard, one.attempt, one.timestamp)
         _answer(one.done, False)
 
     def _abandon(self, one: _Coming) -> None:
@@ -284,20 +304,6 @@ class Acceptance:
         if now >= self._evict_at:
             self._evict_at = now + _EVICT_EVERY_NS
             evict(now - REQUEST_MEMORY_NS)
-
-
-def _stored(coming: _Coming) -> OutboxEntry:
-    """Return the row of a send, with its first attempt if that follows at once."""
-    entry, attempt = coming.entry, coming.attempt
-    if attempt is None:
-        return entry
-    return entry._replace(
-        state=OutboxState.ATTEMPTED,
-        attempts=1,
-        timestamp=attempt.timestamp,
-        message_hash=attempt.message_hash,
-        first_attempt=attempt.timestamp,
-    )
 
 
 def _as_answer(error: Exception) -> Exception:

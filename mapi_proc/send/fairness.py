@@ -23,6 +23,9 @@ class _Held:
     size: int = 0
 
 
+_NOTHING: Final = _Held()
+
+
 class Room:
     """The room for sends that wait for the network, and each app's share of it."""
 
@@ -42,7 +45,7 @@ class Room:
 
     def check(self, scope: bytes, size: int) -> None:
         """Raise `busy` if one more send of this app, with `size` payload bytes, would take too much."""
-        everybody, own = self._all, self._apps.get(scope, _Held())
+        everybody, own = self._all, self._apps.get(scope, _NOTHING)
         free = self._max_tasks - everybody.count
         free_bytes = self._max_bytes - everybody.size - size
         if free <= 0 or free_bytes < 0:

@@ -18,7 +18,6 @@ from ipc_schema.kernel.relay import (
     RELAY_PUBLISH,
     RELAY_PUBLISH_MANY,
     RelayPublishManyReply,
-    RelayPublishManyRequest,
     RelayPublishReply,
     RelayPublishRequest,
 )
@@ -137,17 +136,15 @@ class Relay:
 
     async def attempt_many(self, attempts: Sequence[Attempt]) -> Sequence[Outcome]:
         """Publish messages of shards that it takes many of; never raises for kernel or network failures."""
-        request = RelayPublishManyRequest(
-            messages=tuple(
-                (task.content_topic, task.shard, task.timestamp, task.meta, 0, task.ephemeral, b"", force)
-                for task, force in attempts
-            )
-        )
+        messages = [
+            (task.content_topic, task.shard, task.timestamp, task.meta, 0, task.ephemeral, b"", force)
+            for task, force in attempts
+        ]
         payloads = [task.payload for task, _ in attempts]
         try:
             reply = await self._link.request(
                 RELAY_PUBLISH_MANY,
-                request.to_body(),
+                {"messages": messages},  # as `RelayPublishManyRequest.to_body`
                 payloads,
                 timeout=_PUBLISH_TIMEOUT,
                 weight=len(payloads),

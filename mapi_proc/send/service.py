@@ -90,33 +90,36 @@ class SendService:
 
     # -- for the acceptance (`SendIntake`) -------------------------------------------------------------------
 
-    def plan(self, entry: OutboxEntry, shard: int) -> FirstAttempt | None:
+    def plan(self, request: SendRequest, payload: bytes, shard: int) -> FirstAttempt | None:
         """See `SendIntake`."""
         if not self.loop.reserve():
             return None
-        timestamp = entry.timestamp or self._timing.wall_ns()
-        message = WakuMessage(entry.payload, entry.content_topic, timestamp=timestamp, meta=entry.meta)
+        timestamp = request.timestamp or self._timing.wall_ns()
+        message = WakuMessage(payload, request.content_topic, 0, timestamp, request.meta)
         return FirstAttempt(timestamp, hash_of(self._network(), shard, message))
 
-    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
+    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None, timestamp: int) -> None:
         """See `SendIntake`."""
         self.counters.accepted += 1
+        begins = (
+            attempt is not None
+            and self.loop.ready
+            and (timestamp != 0 or abs(self._timing.wall_ns() - attempt.timestamp) < _STALE_NS)
+        )
         task = task_of(entry, shard)
+        task.attempts = 0  # the row counts one that is about to be made
+        if not begins:
+            task.timestamp, task.message_hash = timestamp, b""
         try:
             self.ledger.accept(task)
         except BaseException:
             self.abandoned(attempt)  # or its place would be taken for ever
             raise
-        if attempt is None:
-            self.loop.accepted(task)
-            return
-        fresh = entry.timestamp or abs(self._timing.wall_ns() - attempt.timestamp) < _STALE_NS
-        if fresh and self.loop.ready:
-            task.timestamp, task.message_hash = attempt
+        if begins:
             self.loop.begin_reserved(task)
-        else:
-            self.loop.release()
-            self.loop.accepted(task)
+            return
+        self.abandoned(attempt)
+        self.loop.accepted(task)
 
     def all_accepted(self) -> None:
         """See `SendIntake`."""

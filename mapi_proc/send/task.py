@@ -60,12 +60,10 @@ class SendState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def final(self) -> bool:
-        return self in _FINAL
+    __hash__ = object.__hash__  # members are singletons, and Enum's own is a function in Python
 
-
-_FINAL: Final = frozenset({SendState.SENT, SendState.UNCONFIRMED, SendState.FAILED, SendState.CANCELLED})
+    def __init__(self, name: str) -> None:
+        self.final: bool = name in ("sent", "unconfirmed", "failed", "cancelled")
 
 
 class Published(NamedTuple):

@@ -15,7 +15,6 @@ from ipc_schema.kernel.relay import (
     RELAY_PUBLISH_MANY,
     RelayPeersReply,
     RelayPeersRequest,
-    RelayPublishManyReply,
     RelayPublishManyRequest,
     RelayPublishReply,
     RelayPublishRequest,
@@ -128,7 +127,7 @@ class _Many:
         return self.answer()
 
     def answer(self) -> Answer:
-        return RelayPublishManyReply(results=tuple(self.results)).to_body(), ()
+        return {"results": self.results}, ()  # as `RelayPublishManyReply.to_body`
 
     def _failed(self, error: Exception) -> _Row:
         if not isinstance(error, IpcError):

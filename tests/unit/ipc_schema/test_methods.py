@@ -17,7 +17,13 @@ from ipc_schema.frames import decode_body
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel.lightpush import LightpushPublishRequest
 from ipc_schema.kernel.records import NodeHealth
-from ipc_schema.kernel.relay import RELAY_MESH, RelayPeersRequest, RelayPublishRequest
+from ipc_schema.kernel.relay import (
+    RELAY_MESH,
+    RelayPeersRequest,
+    RelayPublishManyReply,
+    RelayPublishManyRequest,
+    RelayPublishRequest,
+)
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.streams import ReplayBatch
@@ -173,3 +179,35 @@ def test_a_message_is_published_with_one_blob() -> None:
     for blobs in ([], [b"a", b"b"]):
         with pytest.raises(IpcError, match="one is needed: the payload"):
             LightpushPublishRequest(content_topic="/a/1/b/c").message(blobs)
+
+
+_ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [0, 1, -1, True, 2**63, 65_536, 1.0, "", "/é/1/a/b", b"", bytes(65), None, [], "x" * 70_000]
+)
+_MESSAGE = ["/a/1/b/proto", 3, 7, b"m", 0, False, b"", True]
+_RESULT = ["", "", bytes(32), 7, 3, False]
+
+
+@pytest.mark.parametrize(
+    ("cls", "key", "row"),
+    [(RelayPublishManyRequest, "messages", _MESSAGE), (RelayPublishManyReply, "results", _RESULT)],
+)
+def test_many_are_read_as_the_annotations_say(cls: type[Body], key: str, row: list[Any]) -> None:
+    """What comes most is checked in a shorter way, which must take and refuse the same."""
+
+    @given(st.lists(st.tuples(st.integers(0, len(row)), _ODD), max_size=2), st.integers(0, 66))
+    def check(changes: list[tuple[int, Any]], rows: int) -> None:
+        changed = [*row]
+        for at, value in changes:
+            changed[at : at + 1] = [value]  # the last place makes it longer
+        body = {key: [row] * rows + [changed]}
+
+        def read(from_body: Any) -> Any:
+            try:
+                return from_body(body, "here")
+            except IpcError as error:
+                return str(error)
+
+        assert read(cls.from_body) == read(lambda *given: Body.from_body.__func__(cls, *given))  # type: ignore[attr-defined]
+
+    check()
