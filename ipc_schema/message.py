@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from struct import Struct
-from typing import Final, NamedTuple, NoReturn, TypeAlias
+from typing import Final, NamedTuple, NoReturn
 
 __all__ = [
     "MAX_META_SIZE",
@@ -135,9 +135,9 @@ _new_tuple = tuple.__new__
 # What nwaku writes after the content topic of an unremarkable message: version in one byte, a timestamp of
 # nine bytes (any date between 1997 and 2116), no meta, no proof:
 # 18 vv 50 <8 continued bytes> <last byte> 5a00 aa0100 f801 <ephemeral>
-_plain_tail = Struct("<BBBIIBHHBHB").unpack_from
 _PLAIN_TAIL_SIZE: Final = 20
-_Tail: TypeAlias = tuple[int, int, int, int, int, int, int, int, int, int, int]
+_PLAIN_END: Final = b"\x5a\x00\xaa\x01\x00\xf8\x01"
+_plain_tail = Struct("<BBBIIB7sB").unpack_from
 
 
 def decode_message(data: bytes | memoryview) -> WakuMessage:
@@ -180,20 +180,15 @@ def _decode(data: bytes) -> WakuMessage:
         return _decode_any(data)
     if data[end + 1] >= 0x80:
         return _decode_any(data)
-    fields: _Tail = _plain_tail(data, tail)
-    version_tag, version, time_tag, low, high, last, meta_field, proof_tag, proof_size, flag_tag, flag = (
-        fields
-    )
+    fields: tuple[int, int, int, int, int, int, bytes, int] = _plain_tail(data, tail)
+    version_tag, version, time_tag, low, high, last, between, flag = fields
     if (
         version_tag != 0x18
         or version >= 0x80
         or time_tag != 0x50
         or low & high & _CONTINUED != _CONTINUED
         or last >= 0x80
-        or meta_field != 0x005A
-        or proof_tag != 0x01AA
-        or proof_size
-        or flag_tag != 0x01F8
+        or between != _PLAIN_END
         or flag >= 0x80
     ):
         return _decode_any(data)

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import sha256
 
 import trio
 
@@ -19,7 +18,7 @@ from ipc_schema.message import MessageDecodeError, decode_message
 from kernel_proc.p2p.api import Stream, StreamClosed
 from kernel_proc.relay.framing import FrameCutter, FramingError
 from kernel_proc.relay.link import PeerLink
-from kernel_proc.relay.messages import RelayMessage
+from kernel_proc.relay.messages import RelayMessage, message_id_of
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc import RawMessage
@@ -157,36 +156,36 @@ class Intake:
             self.counters["rpcs_graylisted"] += 1
             return []
         try:
-            rpc = decode_rpc(buffer, start, stop)
+            subscriptions, messages, control = decode_rpc(buffer, start, stop)
         except RpcDecodeError:
             self.counters["rpcs_malformed"] += 1
             self._router.malformed(peer.peer_id, now)
             return []
         self.counters["rpcs"] += 1
-        if rpc.subscriptions:
-            self._router.on_subscriptions(peer, rpc.subscriptions, now)
-        if rpc.control is not None:
-            self._router.on_control(peer, rpc.control, now)
-        return rpc.messages
+        if subscriptions:
+            self._router.on_subscriptions(peer, subscriptions, now)
+        if control is not None:
+            self._router.on_control(peer, control, now)
+        return messages
 
     def on_message(self, peer: Peer, raw: RawMessage, now: float, received_ns: int) -> bool:
         """Process one copy of a message. Return False if too many validations are running now."""
         counters, router = self.counters, self._router
         counters["received"] += 1
-        topic = router.topic_of(raw.topic)
+        raw_topic, data, signed = raw
+        topic = router.topic_of(raw_topic)
         if topic is None:
             counters["not_subscribed"] += 1
             return True
-        data = raw.data
         topic.traffic.gross_in += len(data)
-        if raw.signed:
+        if signed:
             # StrictNoSign (11/WAKU2-RELAY). No penalty: nwaku accepts unsigned messages with `from` and
             # `seqno` and forwards them, so the sender may be an honest forwarder.
             counters["dropped_signed"] += 1
             return True
         # The id is over the encoded bytes (11/WAKU2-RELAY); two encodings of one WakuMessage are two
         # messages.
-        message_id = sha256(data).digest()
+        message_id = message_id_of(data)
         if not router.screen(topic, message_id):
             counters["duplicates"] += 1
             return True

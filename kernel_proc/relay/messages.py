@@ -10,9 +10,19 @@ RelayError
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 from ipc_schema.message import WakuMessage
+
+_empty: Final = sha256()
+
+
+def message_id_of(data: bytes) -> bytes:
+    """Return the GossipSub message id, sha256(data) (11/WAKU2-RELAY)."""
+    digest = _empty.copy()  # a new one would look the algorithm up first
+    digest.update(data)
+    return digest.digest()
 
 
 class RelayMessage(NamedTuple):

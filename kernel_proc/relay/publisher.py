@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from hashlib import sha256
 
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
 from kernel_proc.relay.link import PeerLink
-from kernel_proc.relay.messages import PublishResult, RelayMessage, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.messages import (
+    PublishResult,
+    RelayMessage,
+    RelayMessageInvalid,
+    RelayMessageTooLarge,
+    message_id_of,
+)
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import fits_rpc
@@ -36,6 +41,7 @@ class RelayPublisher:
         self._params = params
         self._counters = counters
         self._wall_clock_ns = wall_clock_ns
+        self._clock = trio.lowlevel.current_clock().current_time
 
     def publish(
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
@@ -52,7 +58,7 @@ class RelayPublisher:
         """
         if not fits_rpc(topic.encode(), len(data), self._params.max_rpc_size):
             raise RelayMessageTooLarge(self._params.max_rpc_size)
-        message_id = sha256(data).digest()
+        message_id = message_id_of(data)
         verdict = self._check(topic, data, message, message_id)
         if not isinstance(verdict, Verdict):
             return self._publish_judged(verdict, topic, data, message_id, force=force)
@@ -69,7 +75,7 @@ class RelayPublisher:
     def _publish(
         self, topic: str, data: bytes, message_id: bytes, *, force: bool
     ) -> PublishResult | Awaitable[PublishResult]:
-        now = trio.current_time()
+        now = self._clock()
         plan = self._router.publish(topic, message_id, data, now, force=force)
         peers = 0
         full: list[PeerLink] = []

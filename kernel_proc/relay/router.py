@@ -283,8 +283,8 @@ class Router:
         message = s.cache.put(topic.raw, name, message_id, data)
         meshed = topic.subscribed and not s.params.flood_publish
         candidates = topic.mesh.values() if meshed else s.subscribers_of(name)
-        threshold, at_least = s.score_params.publish_threshold, s.scores.at_least
-        targets = [peer.peer_id for peer in candidates if at_least(peer.score, threshold, now)]
+        threshold, scores = s.score_params.publish_threshold, s.scores
+        targets = [peer.peer_id for peer in candidates if scores.at_least(peer.score, threshold, now)]
         return _new_tuple(PublishPlan, (message, targets, duplicate))
 
     # -- time -------------------------------------------------------------------------------------------
