@@ -147,7 +147,7 @@ class Muxer(MuxerOutput):
                 await self.after_feed()
                 if self.buffered:
                     break  # those who read streams in tasks of their own have a turn first
-                pieces = channel.receive_now()
+                pieces = channel.receive_more()
 
     @abc.abstractmethod
     def feed(self, piece: bytes) -> None:

@@ -29,6 +29,9 @@ as few socket writes as possible."""
 DIRECT_LARGE = 32 * 1024
 """From this size on, joining with others saves nothing: a direct write needs no pause before it."""
 
+SMALL_WRITE = 4 * 1024
+"""Largest write that is not laid out in shared memory."""
+
 TURN = 256 * 1024
 """Bytes written directly before other tasks have a turn; a small write counts as a sixteenth of it."""
 
@@ -223,18 +226,24 @@ class MuxerOutput(abc.ABC):
             or not self._channel.can_send_now
         ):
             return 0
-        most, stop = self.max_body, start + size
-        frames = []
-        while start < stop:
-            end = min(stop, start - start % most + most)
-            frames.append((self.data_header(stream, end - start), start, end))
-            start = end
-        rest = self._channel.send_data(data, frames, most)
+        if size == len(data) <= SMALL_WRITE:
+            rest = self._channel.send_small(self.data_header(stream, size), data)
+        else:
+            rest = self._send_frames(stream, data, start, start + size)
         if rest:
             self._unsent, self._unsent_size = rest, size
             self._queued += size
             self._wake_writer()
         return size
+
+    def _send_frames(self, stream: MuxedStream, data: bytes, start: int, stop: int) -> bytes:
+        most = self.max_body
+        frames = []
+        while start < stop:
+            end = min(stop, start - start % most + most)
+            frames.append((self.data_header(stream, end - start), start, end))
+            start = end
+        return self._channel.send_data(data, frames, most)
 
     async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:
         if for_room:

@@ -23,11 +23,12 @@ class Scratch:
     encrypting what goes into them.
     """
 
-    __slots__ = ("_most", "_sealed", "_source", "plain", "received")
+    __slots__ = ("_most", "_sealed", "_source", "plain", "read_into", "received")
 
     def __init__(self) -> None:
         self.plain: Final = memoryview(bytearray(LARGEST + _FRAMES * HEADER_ROOM))
         self.received: Final = memoryview(bytearray(FRAME_ROOM + READ_SIZE))
+        self.read_into: Final = (self.received[FRAME_ROOM:],)
         self._sealed = memoryview(bytearray(256 * 1024))
         self._source = b""
         self._most = 0

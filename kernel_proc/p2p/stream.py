@@ -58,6 +58,7 @@ class MuxedStream:
         "_readable",
         "_taker",
         "_write_lock",
+        "_writers",
         "_writing",
         "abort_reason",
         "buffered",
@@ -104,6 +105,8 @@ class MuxedStream:
         self._readable = trio.lowlevel.ParkingLot()
         self._writing = trio.lowlevel.ParkingLot()
         self._write_lock = trio.Lock()
+        self._writers = 0
+        """Tasks that hold the lock or wait for it."""
 
     @property
     def peer_id(self) -> PeerIdText:
@@ -264,19 +267,23 @@ class MuxedStream:
         Raise StreamClosed, also if the peer grants no credit (or the connection accepts nothing) for the
         write timeout; the stream is then reset.
         """
+        self._writers += 1
         try:
-            self._write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._write_lock.acquire()
-        try:
-            await self._muxer.stream_write(self, data)
+            try:
+                self._write_lock.acquire_nowait()
+            except trio.WouldBlock:
+                await self._write_lock.acquire()
+            try:
+                await self._muxer.stream_write(self, data)
+            finally:
+                self._write_lock.release()
         finally:
-            self._write_lock.release()
+            self._writers -= 1
 
     def write_now(self, data: bytes) -> bool:
         """Write all of `data` without waiting, or nothing: False while the connection is busy or the peer
         grants no credit. Errors show in the next call that may raise."""
-        return not self._write_lock.locked() and self._muxer.stream_write_now(self, data)
+        return not self._writers and self._muxer.stream_write_now(self, data)
 
     async def close(self) -> None:
         """Send EOF after the data written so far. Never raise (but is a checkpoint)."""

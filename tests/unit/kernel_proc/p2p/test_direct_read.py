@@ -93,6 +93,18 @@ async def test_frames_survive_any_cut_between_reads_of_a_socket() -> None:
 
 
 @trio_test()
+async def test_an_empty_socket_is_asked_before_it_is_read_again() -> None:
+    async with sockets() as (socket, near, far):
+        assert far.receive_more() == []
+        await socket.send_all(near.seal([b"more"]))
+        assert far.receive_more() == [b"more"]
+        assert far.receive_more() == []
+        await socket.aclose()
+        assert far.receive_more() == []  # the end is found by waiting
+        assert await far.receive() == []
+
+
+@trio_test()
 async def test_one_read_takes_what_the_socket_has() -> None:
     async with sockets() as (socket, near, far):
         await socket.send_all(b"".join(near.seal([bytes(1000)]) for _ in range(100)))

@@ -12,6 +12,7 @@ import trio.testing
 
 from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
+from kernel_proc.p2p.output import SMALL_WRITE
 from kernel_proc.p2p.scratch import LARGEST, Scratch
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import DATA, HEADER_SIZE, INITIAL_WINDOW, Yamux, header
@@ -66,6 +67,20 @@ async def test_an_idle_connection_takes_a_frame_without_its_writer_task() -> Non
         assert frame[HEADER_SIZE:] == b"hello"
         assert end.stream.send_window == INITIAL_WINDOW - 5
         assert not end.muxer._queued
+
+
+@trio_test()
+@pytest.mark.parametrize("size", [1, SMALL_WRITE, SMALL_WRITE + 1])
+async def test_small_and_large_frames_are_alike(size: int) -> None:
+    async with direct() as end:
+        end.skip_opening()
+        for number in range(3):  # each has a nonce of its own
+            end.muxer._direct_at = float("-inf")
+            body = os.urandom(size)
+            assert end.stream.write_now(body)
+            frame = await end.receive(HEADER_SIZE + size)
+            assert frame == header(DATA, 0, end.stream.stream_id, size) + body, number
+        assert end.near.sent_bytes == end.far.received_bytes
 
 
 @trio_test()
@@ -191,10 +206,13 @@ async def test_nothing_is_written_before_what_is_queued_or_beyond_the_credit() -
         end.stream.send_window = 3
         assert not end.stream.write_now(b"four")
         assert not end.stream.write_now(b"")
-        end.stream.send_window = 4
-        await end.stream._write_lock.acquire()
-        assert not end.stream.write_now(b"four")  # another task is in the middle of a write
-        end.stream._write_lock.release()
+        end.stream.send_window = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end.stream.write, b"slow")
+            await end.settle()
+            end.stream.send_window = 4
+            assert not end.stream.write_now(b"four")  # another task is in the middle of a write
+            nursery.cancel_scope.cancel()
         assert end.stream.write_now(b"four")
         end.muxer._direct_at = float("-inf")
         end.muxer.end("over")
