@@ -23,6 +23,8 @@ CONTENT_TOPIC: Final = "/bench/1/relay/proto"
 TIMESTAMP_NS: Final = 1_700_000_000_000_000_000
 MAX_MESSAGE: Final = 153_600
 _NUMBER: Final = Struct(">Q")
+_ROUND_AND_INDEX: Final = Struct(">II")
+"""The two halves of a number."""
 _ACK: Final = Struct(">I")
 _MASK: Final = 0xFFFF_FFFF
 
@@ -77,10 +79,9 @@ class Receiver:
         emit("expecting", round=self._round)
 
     def take(self, message: RelayMessage) -> None:
-        number = _NUMBER.unpack_from(message.message.payload)[0]
-        if number >> 32 != self._round:
+        number, index = _ROUND_AND_INDEX.unpack_from(message.message.payload)
+        if number != self._round:
             return
-        index = number & _MASK
         if self._seen[index]:
             self._duplicates += 1
             return
