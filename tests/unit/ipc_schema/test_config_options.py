@@ -106,16 +106,16 @@ def test_a_bad_value_is_refused_with_key_and_place() -> None:
     assert str(caught.value) == "tcp-port: 70000 is not in 0..65535 (environment LOGOS_KERNEL_TCP_PORT)"
 
 
-@pytest.mark.parametrize("raw", [[1], {"a": 1}, (1, 2)])
-def test_one_value_options_take_no_lists(raw: object) -> None:
-    with pytest.raises(ConfigError, match="tcp-port: takes one value"):
-        resolve(SCHEMA, [Layer(Origin.FILE, {"tcp-port": raw})])
-
-
-@pytest.mark.parametrize("raw", [[None], [["a"]], [1]])
-def test_bad_list_items_are_refused(raw: object) -> None:
-    with pytest.raises(ConfigError, match="staticnode"):
-        resolve(SCHEMA, [Layer(Origin.FILE, {"staticnode": raw})])
+@pytest.mark.parametrize(
+    ("key", "raw", "text"),
+    [
+        *(("tcp-port", raw, "tcp-port: takes one value") for raw in ([1], {"a": 1}, (1, 2))),
+        *(("staticnode", raw, "staticnode") for raw in ([None], [["a"]], [1])),
+    ],
+)
+def test_lists_for_one_value_and_bad_list_items_are_refused(key: str, raw: object, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        resolve(SCHEMA, [Layer(Origin.FILE, {key: raw})])
 
 
 def test_an_alias_is_the_same_option() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -43,10 +44,16 @@ def test_an_end_that_hangs_is_cut_off_and_says_where(module: str, hang: str) -> 
 
 
 def test_an_end_in_time_is_left_alone() -> None:
+    def counting() -> int:
+        return sum(thread.name == "stop limit" for thread in threading.enumerate())
+
     limit = StopLimit(60)
     limit.start()
     limit.start()
+    assert counting() == 1
     limit.over()
+    limit._thread.join(30)
+    assert counting() == 0
 
 
 def test_a_closed_terminal_asks_for_the_end_unless_nohup_said_otherwise() -> None:

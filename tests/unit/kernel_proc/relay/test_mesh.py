@@ -140,23 +140,12 @@ def test_a_peer_with_a_negative_score_is_not_grafted_and_leaves_the_mesh() -> No
 # -- back-off ---------------------------------------------------------------------------------------------
 
 
-def test_a_pruned_peer_is_grafted_again_only_after_its_back_off() -> None:
+@pytest.mark.parametrize("back_off", [60, None], ids=["named", "default"])
+def test_a_pruned_peer_is_grafted_again_only_after_its_back_off(back_off: int | None) -> None:
     core = Core()
     core.router.subscribe(T, core.now)
     core.peers(1, T)
-    core.prunes("p0", 60)
-    core.sent()
-    core.beat(60)
-    assert core.mesh() == set()
-    core.beat(2)
-    assert core.mesh() == {"p0"}
-
-
-def test_a_prune_without_back_off_means_the_default() -> None:
-    core = Core()
-    core.router.subscribe(T, core.now)
-    core.peers(1, T)
-    core.prunes("p0", None)
+    core.prunes("p0", back_off)
     core.beat(60)
     assert core.mesh() == set()
     core.beat(2)
