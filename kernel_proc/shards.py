@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -45,16 +46,14 @@ MessageSink = Callable[[str, WakuMessage, bytes, int], None]
 (SOURCE_*)."""
 
 
+@dataclass(slots=True, eq=False)
 class _Joined:
     """A joined shard, with its traffic since then."""
 
-    __slots__ = ("bytes", "largest", "messages", "shard")
-
-    def __init__(self, shard: int) -> None:
-        self.shard = shard
-        self.messages = 0
-        self.bytes = 0
-        self.largest = 0
+    shard: int
+    messages: int = 0
+    bytes: int = 0
+    largest: int = 0
 
 
 class Shards:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import trio
 
@@ -18,17 +19,15 @@ from kernel_proc.p2p.output import Count
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class HostConnection:
     """A live connection and its muxer."""
 
-    __slots__ = ("endpoint", "gone", "info", "muxer", "pinging")
-
-    def __init__(self, info: PeerConnection, endpoint: Endpoint, muxer: Muxer) -> None:
-        self.info = info
-        self.endpoint = endpoint
-        self.muxer = muxer
-        self.pinging = False
-        self.gone = trio.Event()
+    info: PeerConnection
+    endpoint: Endpoint
+    muxer: Muxer
+    pinging: bool = False
+    gone: trio.Event = field(default_factory=trio.Event)
 
 
 class Connections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import trio
 
@@ -32,15 +33,13 @@ class _Served:
         return self.stream.received == self.start
 
 
+@dataclass(slots=True, eq=False)
 class _Mounted:
     """A mounted protocol and its streams by peer, oldest first."""
 
-    __slots__ = ("active", "handler", "max_per_peer")
-
-    def __init__(self, handler: StreamHandler, max_per_peer: int) -> None:
-        self.handler = handler
-        self.max_per_peer = max_per_peer
-        self.active: dict[PeerIdText, list[_Served]] = {}
+    handler: StreamHandler
+    max_per_peer: int
+    active: dict[PeerIdText, list[_Served]] = field(default_factory=dict)
 
     def make_room(self, peer_id: PeerIdText) -> bool:
         """Return whether another stream of the peer may be served, cancelling an older silent one if

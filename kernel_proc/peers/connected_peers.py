@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
@@ -25,14 +26,12 @@ MAX_PROTOCOLS: Final = 64
 MAX_SHARDS: Final = 1024
 
 
+@dataclass(slots=True, eq=False)
 class _Entry:
-    __slots__ = ("cluster", "connection", "identity", "shards")
-
-    def __init__(self, connection: PeerConnection) -> None:
-        self.connection = connection
-        self.identity: PeerIdentity | None = None
-        self.cluster: int | None = None
-        self.shards: tuple[int, ...] = ()
+    connection: PeerConnection
+    identity: PeerIdentity | None = None
+    cluster: int | None = None
+    shards: tuple[int, ...] = ()
 
 
 class PeerBook:

@@ -8,6 +8,7 @@ with each 429 and shrinks with each response.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 TOO_MANY_REQUESTS: Final = 429
@@ -23,13 +24,11 @@ MAX_KEYS: Final = 1024
 K = TypeVar("K", bound=Hashable)
 
 
+@dataclass(slots=True, eq=False)
 class _Pace:
-    __slots__ = ("gap", "next", "raised")
-
-    def __init__(self) -> None:
-        self.gap = 0.0
-        self.next = 0.0
-        self.raised = float("-inf")
+    gap: float = 0.0
+    next: float = 0.0
+    raised: float = float("-inf")
 
 
 class Pacer(Generic[K]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple, TypeVar
 
@@ -58,14 +59,12 @@ class Candidate(NamedTuple):
     """Configured by the operator for this protocol."""
 
 
+@dataclass(slots=True, eq=False)
 class _Record:
-    __slots__ = ("failures", "last_success", "latency", "penalty_until")
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.penalty_until = 0.0
-        self.last_success: float | None = None
-        self.latency = 0.0
+    failures: int = 0
+    penalty_until: float = 0.0
+    last_success: float | None = None
+    latency: float = 0.0
 
 
 class PeerRanking:

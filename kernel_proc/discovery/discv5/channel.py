@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from kernel_proc.discovery.discv5 import packets
@@ -43,21 +44,19 @@ class Upward(Protocol):
         """Handle a message of the node of `record`, which has authenticated at this endpoint."""
 
 
+@dataclass(slots=True, eq=False)
 class OutgoingPacket:
     """A request in progress. Compared by identity."""
 
-    __slots__ = ("contact", "generation", "handshaken", "nonce", "plaintext", "record")
-
-    def __init__(self, contact: NodeContact, record: Enr, plaintext: bytes) -> None:
-        self.contact = contact
-        self.record = record
-        self.plaintext = plaintext
-        self.nonce: bytes | None = None
-        """Nonce of the packet it was last sent in, including a knock; None while it waits."""
-        self.handshaken = False
-        """It was last sent in a handshake packet, in response to a WHOAREYOU."""
-        self.generation = 0
-        """Generation of the session keys it was last sent under; 0: none."""
+    contact: NodeContact
+    record: Enr
+    plaintext: bytes
+    nonce: bytes | None = None
+    """Nonce of the packet it was last sent in, including a knock; None while it waits."""
+    handshaken: bool = False
+    """It was last sent in a handshake packet, in response to a WHOAREYOU."""
+    generation: int = 0
+    """Generation of the session keys it was last sent under; 0: none."""
 
     @property
     def opening(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import random as random_module
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from kernel_proc.discovery.discv5 import messages
@@ -68,25 +69,16 @@ class Listener(Protocol):
         """The node reported the endpoint at which it sees us."""
 
 
+@dataclass(slots=True, eq=False)
 class _Pending:
-    __slots__ = ("contact", "deadline", "done", "outgoing", "parts", "records", "request", "started")
-
-    def __init__(
-        self,
-        contact: NodeContact,
-        request: Request,
-        done: Callable[..., None],
-        started: float,
-        deadline: float,
-    ) -> None:
-        self.contact = contact
-        self.request = request
-        self.done = done
-        self.started = started
-        self.deadline = deadline
-        self.outgoing: OutgoingPacket | None = None
-        self.parts = 0
-        self.records: dict[bytes, Enr] = {}
+    contact: NodeContact
+    request: Request
+    done: Callable[..., None]
+    started: float
+    deadline: float
+    outgoing: OutgoingPacket | None = None
+    parts: int = 0
+    records: dict[bytes, Enr] = field(default_factory=dict)
 
 
 class Dialogue:

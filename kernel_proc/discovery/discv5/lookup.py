@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
 from kernel_proc.discovery.discv5.params import Params
@@ -121,21 +122,19 @@ class Lookup:
         return [self._known[node_id][0] for node_id in self._closest() if node_id in self._answered]
 
 
+@dataclass(slots=True, eq=False)
 class Search:
     """A lookup with its purpose. A `walk` is a lookup that exists to meet nodes."""
 
-    __slots__ = ("done", "lookup", "new", "reported", "unknown", "walk")
-
-    def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
-        self.lookup = lookup
-        self.done = done
-        self.walk = walk
-        self.reported: set[bytes] = set()
-        """Nodes already reported to the owner in this walk."""
-        self.new = 0
-        """Nodes that this search added to the table."""
-        self.unknown = 0
-        """The same, including those that only became replacements."""
+    lookup: Lookup
+    done: Callable[[list[Enr]], None]
+    walk: bool
+    reported: set[bytes] = field(default_factory=set)
+    """Nodes already reported to the owner in this walk."""
+    new: int = 0
+    """Nodes that this search added to the table."""
+    unknown: int = 0
+    """The same, including those that only became replacements."""
 
     def has_seen_enough(self, params: Params) -> bool:
         """Return whether a walk can end early.

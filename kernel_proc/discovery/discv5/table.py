@@ -10,6 +10,7 @@ from __future__ import annotations
 import random as random_module
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
@@ -43,38 +44,34 @@ class Added(Enum):
     OURSELVES = auto()
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A node in the table."""
 
-    __slots__ = ("alive", "checked", "contact", "failures", "record", "seen", "verified")
-
-    def __init__(self, record: Enr, contact: NodeContact) -> None:
-        self.record = record
-        self.contact = contact
-        self.verified = False
-        """It has answered us at this endpoint. Only verified nodes are shared with others."""
-        self.alive = False
-        """It has proven to be alive, if only by its own request; others were merely named to us."""
-        self.checked = False
-        """A liveness check was sent to this endpoint."""
-        self.failures = 0
-        """Consecutive unanswered requests."""
-        self.seen = float("-inf")
-        """Time of its last response."""
+    record: Enr
+    contact: NodeContact
+    verified: bool = False
+    """It has answered us at this endpoint. Only verified nodes are shared with others."""
+    alive: bool = False
+    """It has proven to be alive, if only by its own request; others were merely named to us."""
+    checked: bool = False
+    """A liveness check was sent to this endpoint."""
+    failures: int = 0
+    """Consecutive unanswered requests."""
+    seen: float = float("-inf")
+    """Time of its last response."""
 
     def __repr__(self) -> str:
         host, port = self.contact.endpoint
         return f"Node({self.contact.node_id.hex()[:8]}… at {host}:{port})"
 
 
+@dataclass(slots=True, eq=False)
 class _Bucket:
-    __slots__ = ("nodes", "refreshed_at", "replacements")
-
-    def __init__(self) -> None:
-        self.nodes: dict[bytes, Node] = {}
-        """In order of `seen`."""
-        self.replacements: dict[bytes, Node] = {}
-        self.refreshed_at = float("-inf")
+    nodes: dict[bytes, Node] = field(default_factory=dict)
+    """In order of `seen`."""
+    replacements: dict[bytes, Node] = field(default_factory=dict)
+    refreshed_at: float = float("-inf")
 
 
 class Table:

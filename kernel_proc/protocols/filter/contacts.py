@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import trio
@@ -45,17 +46,15 @@ class ClientParams(NamedTuple):
     tick: float = 1.0
 
 
+@dataclass(slots=True, eq=False)
 class Contact:
     """The state of one peer. Requests to it are serialised with `lock`."""
 
-    __slots__ = ("due", "failures", "lock", "maintained")
-
-    def __init__(self, due: float) -> None:
-        self.lock = trio.Lock()
-        self.due = due
-        """When the next ping is due."""
-        self.failures = 0
-        self.maintained = False
+    due: float
+    """When the next ping is due."""
+    lock: trio.Lock = field(default_factory=trio.Lock)
+    failures: int = 0
+    maintained: bool = False
 
 
 class Contacts:

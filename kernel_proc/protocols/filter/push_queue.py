@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 
+@dataclass(slots=True, eq=False)
 class PushFrame:
     """One encoded push, shared by all queues that hold it."""
 
-    __slots__ = ("data", "holders")
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.holders = 0
+    data: bytes
+    holders: int = 0
 
 
+@dataclass(slots=True, eq=False)
 class PushBudget:
     """Total bytes queued. A frame counts once, however many queues hold it."""
 
-    __slots__ = ("limit", "used")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.used = 0
+    limit: int
+    used: int = 0
 
 
 class PushQueue:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from kernel_proc.protocols.filter.codec import (
@@ -33,14 +34,12 @@ class FilterLimits(NamedTuple):
     """Total characters of a peer's criteria: names may have any length, and they take our memory."""
 
 
+@dataclass(slots=True, eq=False)
 class _Subscriber:
-    __slots__ = ("criteria", "seen", "since", "text")
-
-    def __init__(self, now: float) -> None:
-        self.criteria: dict[_Criterion, None] = {}
-        self.text = 0
-        self.since = now
-        self.seen = now
+    since: float
+    seen: float
+    criteria: dict[_Criterion, None] = field(default_factory=dict)
+    text: int = 0
 
 
 class Subscriptions:
@@ -114,7 +113,7 @@ class Subscriptions:
         if held + len(wanted) > limits.max_criteria or text > limits.max_text:
             return _refused(request, Status.SERVICE_UNAVAILABLE, TOO_MANY_CRITERIA)
         if subscriber is None:
-            subscriber = self._peers[peer_id] = _Subscriber(now)
+            subscriber = self._peers[peer_id] = _Subscriber(now, now)
         for item in new:
             subscriber.criteria[item] = None
             self._by_criterion.setdefault(item, {})[peer_id] = None
