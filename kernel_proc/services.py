@@ -65,12 +65,6 @@ LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
 STORE: Final = (store_codec.PROTOCOL,)
 FILTER: Final = (SUBSCRIBE_PROTOCOL,)
 PEER_EXCHANGE: Final = (PX_PROTOCOL,)
-_PROTOCOL_OF: Final = {
-    "store": store_codec.PROTOCOL,
-    "lightpush": lightpush_codec.PROTOCOL,
-    FILTER_SERVICE: SUBSCRIBE_PROTOCOL,
-    PX_SERVICE: PX_PROTOCOL,
-}
 
 
 class Services:
@@ -97,17 +91,18 @@ class Services:
         self._network = network
         self._shard_count = config.network.shard_count
         self._mounted: list[RequestService] = []
-        configured = {
-            "store": services.storenode,
-            "lightpush": services.lightpushnode,
-            FILTER_SERVICE: services.filternode,
-            PX_SERVICE: services.peer_exchange_node,
-        }
+        configured = [
+            ("store", STORE, services.storenode),
+            ("lightpush", LIGHTPUSH, services.lightpushnode),
+            (FILTER_SERVICE, FILTER, services.filternode),
+            (PX_SERVICE, PEER_EXCHANGE, services.peer_exchange_node),
+        ]
+        self._configured = [(name, ids, address) for name, ids, address in configured if address is not None]
         self.peers = ServicePeerChoice(
             host,
             PeerRanking(trio.current_time, rng),
             network.metadata.peer_shards,
-            {service: [address] for service, address in configured.items() if address is not None},
+            {name: [address] for name, _, address in self._configured},
         )
         self.archive = _make_archive(services, Path(config.data_dir), registry, changed)
         if self.archive is not None:
@@ -171,9 +166,6 @@ class Services:
             host, self.peers, registry, received=peering.sources.exchanged
         )
         peering.attach_services(self._peer_exchange_client, self._at_work)
-        self._configured = {
-            _PROTOCOL_OF[service]: address for service, address in configured.items() if address is not None
-        }
         registry.add_source(self._samples)
 
     def _keep_whole(
@@ -333,7 +325,7 @@ class Services:
         yield "store_peers", {}, len(self.peers.connected(STORE))
         yield "filter_peers", {}, len(self.peers.connected(FILTER))
         yield "px_peers", {}, len(self.peers.connected(PEER_EXCHANGE))
-        for protocol, address in self._configured.items():
+        for _, (protocol,), address in self._configured:
             peer_id = peer_id_in(address)
             connected = peer_id is not None and self._network.host.is_connected(peer_id)
             yield "service_peers", {"protocol": protocol, "peerId": address}, connected

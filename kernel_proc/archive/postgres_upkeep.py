@@ -66,7 +66,7 @@ _OLD_KEY: Final = f"{TABLE}_v1_key"
 
 
 class PostgresUpkeep:
-    """The upkeep part of the engine; the pool's errors apply to all methods."""
+    """The upkeep part of the engine. Every method may raise what the pool raises."""
 
     def __init__(self, pool: PostgresPool) -> None:
         self._pool = pool

@@ -74,16 +74,15 @@ class SqliteEngine(ArchiveEngine):
     def open(self) -> None:
         """Open or create the file, unless it is open. Raise `DatabaseFailed`."""
         with self._lock:
-            self._open()
+            if self._writer is None:
+                self._open()
+            elif self._identity() != self._file:
+                # Otherwise we would keep writing to an unlinked file.
+                self._reset()
+                self._file = _NO_FILE
+                raise DatabaseFailed(f"{self._path} was removed or replaced while it was open")
 
     def _open(self) -> None:
-        if self._writer is not None:
-            if self._identity() == self._file:
-                return
-            # Otherwise we would keep writing to an unlinked file.
-            self._reset()
-            self._file = _NO_FILE
-            raise DatabaseFailed(f"{self._path} was removed or replaced while it was open")
         self._file = _NO_FILE
         try:
             prepare_file(self._path)
@@ -133,30 +132,26 @@ class SqliteEngine(ArchiveEngine):
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._locked_transaction() as connection:
-            yield connection
-
-    @contextlib.contextmanager
-    def _locked_transaction(self) -> Iterator[sqlite3.Connection]:
-        self._open()
-        connection = self._writer
-        assert connection is not None
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException as error:
-            # After some errors (full disk), SQLite has already rolled back.
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            if isinstance(error, Exception) and is_refusal(error):
-                raise RowsRefused(_text(error)) from error
-            if isinstance(error, sqlite3.Error):
-                if not is_shortage(error):
-                    self._reset()  # by the next attempt, the file may be repaired or replaced
-                raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
-            raise
+        with self._lock:
+            self.open()
+            connection = self._writer
+            assert connection is not None
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException as error:
+                # After some errors (full disk), SQLite has already rolled back.
+                if connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                if isinstance(error, Exception) and is_refusal(error):
+                    raise RowsRefused(_text(error)) from error
+                if isinstance(error, sqlite3.Error):
+                    if not is_shortage(error):
+                        self._reset()  # by the next attempt, the file may be repaired or replaced
+                    raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
+                raise
 
     def insert(self, rows: Sequence[ArchivedRow]) -> int:
         """Store rows in one transaction; those whose hash exists are skipped."""

@@ -46,8 +46,6 @@ class LocalEnr:
         self._listeners: list[Callable[[Enr], None]] = []
         self._pairs: dict[bytes, bytes] = {}
         self._addresses: tuple[str, ...] = ()
-        self.dropped_addresses = 0
-        """Number of addresses from the last update that did not fit."""
         stored = None if path is None else _load(path, identity)
         self._seq = stored.seq if stored is not None else max(0, now_ms - 1)
         self._record = stored
@@ -137,15 +135,14 @@ class LocalEnr:
 
     def _sign(self, pairs: dict[bytes, bytes]) -> None:
         """Sign a new record if it differs from the last one."""
-        self.dropped_addresses = len(self._addresses) - _count(pairs.get(b"multiaddrs", b""))
         if self._record is not None and _same(self._record, pairs):
             return
         record = sign_record(self.identity, self._seq + 1, pairs)
         if self._path is not None:
             _save(self._path, record)
         self._record, self._seq = record, record.seq
-        if self.dropped_addresses:
-            log.info("%d addresses did not fit into the node record", self.dropped_addresses)
+        if dropped := len(self._addresses) - _count(pairs.get(b"multiaddrs", b"")):
+            log.info("%d addresses did not fit into the node record", dropped)
         for listener in self._listeners:
             listener(record)
 

@@ -34,7 +34,7 @@ class PeerAsking:
         """Peers are asked in turn; otherwise the one that answers best would be our only source."""
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Ask for peers whenever there are too few, until cancelled."""
         pause = ASK_ALONE
         while True:
             await trio.sleep(pause)

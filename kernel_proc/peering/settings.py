@@ -18,8 +18,8 @@ class PeeringError(ValueError):
 
 
 def services_wanted(config: KernelConfig) -> frozenset[str]:
-    """Return the services of other nodes that this one may use: those of light clients without relay; store
-    if it has none, or fetches what its own missed; sync if it compares its own."""
+    """Return the services of other nodes that this one may use: without relay, those of a light client;
+    store if it runs none, or if its own fetches what it missed; sync if its own store is compared."""
     services = config.services
     wanted = set(SERVICES) - {"sync"} if not config.peers.relay else set()
     if not services.store or services.store_resume:

@@ -17,8 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class StaticDialer(HostEvents):
-    """Dial each address, wait until its peer disconnects, and dial again. A host listener: add it to the
-    host.
+    """Dial each address, wait until its peer disconnects, and dial again. Add it to the host's listeners.
 
     `connected(peer id, address)` is called for each connection that was made or found.
     """

@@ -350,11 +350,6 @@ class RelayService:
         """Return a connected peer's score with its components."""
         return self._router.score_parts(peer_id, trio.current_time())
 
-    def scores(self) -> dict[str, float]:
-        now = trio.current_time()
-        parts = {peer: self._router.score_parts(peer, now) for peer in self._router.peers()}
-        return {peer: part.total for peer, part in parts.items() if part is not None}
-
     def traffic(self) -> TrafficBook:
         """Bytes of messages by topic since the start."""
         return self._router.traffic
