@@ -64,12 +64,22 @@ CLIENT: Final = Group(
         "ipc_schema": "fields frames message server steady",
         "ipc_schema/mapi": "event_codec",
         "ipc_schema/streams": "ring gaps coverage",
+        "logos_client": "_connection _in_flight _turnstile",
         "logos_sockets": "backlog door drain memory outgoing window",
+    },
+)
+GATEWAY: Final = Group(
+    "logos_gateway",
+    {
+        "logos_gateway": "bodies dispatch http_access json_values origins problems tokens",
+        "logos_gateway/apps": "encoding fates sending window",
+        "logos_gateway/operator": "request_figures",
     },
 )
 KERNEL: Final = Group(
     "logos_kernel",
     {
+        "kernel_proc/ipc": "events loop shell",
         "kernel_proc/p2p": "varint stream output muxer yamux mplex scratch noise",
         "kernel_proc/relay": (
             "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff"
@@ -92,7 +102,7 @@ MAPI: Final = Group(
         "mapi_proc/subscriptions": "table",
     },
 )
-NODE: Final = (KERNEL, MAPI)
+NODE: Final = (GATEWAY, KERNEL, MAPI)
 # At low rates a message finds the caches cold, so what counts is how much code it touches: level 2 inlines
 # less, calls into Python do without a jump table, and error paths, which mypyc marks as unlikely, go apart.
 # Compilers other than GCC ignore the last.

@@ -129,7 +129,8 @@ Begun = Answer | Awaitable[Answer]
 
 class Route:
     """How a method runs. `ordered` only applies to coroutine functions and to those that `may_wait`.
-    `per_blob`: each blob counts as a request under way."""
+    `per_blob`: each blob counts as a request under way. `takes_time`: it is a coroutine function; Python does
+    not tell of a compiled one."""
 
     __slots__ = ("handler", "may_wait", "needs_hello", "ordered", "per_blob", "takes_time")
 
@@ -141,13 +142,19 @@ class Route:
         needs_hello: bool = True,
         may_wait: bool = False,
         per_blob: bool = False,
+        takes_time: bool | None = None,
     ) -> None:
+        """Raises `ValueError` for a compiled handler without `takes_time`."""
+        if takes_time is None:
+            if not (inspect.isfunction(handler) or inspect.ismethod(handler)):
+                raise ValueError(f"{handler!r} is compiled: say whether it takes time")
+            takes_time = inspect.iscoroutinefunction(handler)
         self.handler: Callable[[Call], Any] = handler
         self.ordered = ordered
         self.needs_hello = needs_hello
         self.may_wait = may_wait
         self.per_blob = per_blob
-        self.takes_time = inspect.iscoroutinefunction(handler)
+        self.takes_time = takes_time
 
 
 class ServerShell(Protocol):

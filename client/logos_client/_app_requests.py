@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -105,20 +104,14 @@ class AppRequests:
     ) -> Reply:
         """Make one request. `repeat`: it is idempotent, so retry it after a lost connection."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        while True:
-            with public_errors():
-                try:
-                    remaining = max(0.0, deadline - loop.time())
-                    return await self._session.connection.request(
-                        method, body, blobs or (), timeout=remaining
-                    )
-                except IpcError as error:
-                    self._check_open()  # our own closing is the better reason
-                    again = repeat and error.code is ErrorCode.PEER_RESTARTED
-                    if not again or loop.time() >= deadline:
-                        raise
+        with public_errors():
+            try:
+                return await self._session.connection.request(
+                    method, body, blobs or (), timeout=timeout, repeat=repeat
+                )
+            except IpcError:
+                self._check_open()  # our own closing is the better reason
+                raise
 
     def _check_open(self) -> None:
         self._home.check()

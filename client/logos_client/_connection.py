@@ -177,13 +177,14 @@ class RequestConnection:
         *,
         timeout: float = DEFAULT_TIMEOUT,
         weight: int = 1,
+        repeat: bool = False,
     ) -> Reply:
         """Send a request and wait for its reply. It counts as `weight` requests in flight.
 
         Waits for the server and for a slot among its requests in flight; all within `timeout` seconds,
-        which is also the request's time budget. Raises `IpcError`: the server's answer,
-        `deadline_exceeded`, `peer_restarted` (the connection was lost during the request: whether it was
-        carried out is unknown), or `not_ready`.
+        which is also the request's time budget. `repeat`: it is idempotent, so send it again after a lost
+        connection. Raises `IpcError`: the server's answer, `deadline_exceeded`, `peer_restarted` (the
+        connection was lost during the request: whether it was carried out is unknown), or `not_ready`.
         """
         deadline = self._loop.time() + seconds(timeout)
         if not self._turnstile.enter(weight):
@@ -192,7 +193,13 @@ class RequestConnection:
             while True:
                 if not self.ready:
                     await self.wait_ready(max(0.0, deadline - self._loop.time()))
-                reply = await self._exchange(method, body, blobs, deadline)
+                try:
+                    reply = await self._exchange(method, body, blobs, deadline)
+                except IpcError as lost:
+                    again = repeat and lost.code is ErrorCode.PEER_RESTARTED
+                    if not again or self._loop.time() >= deadline:
+                        raise
+                    continue
                 error = reply.error
                 if error is None:
                     return reply

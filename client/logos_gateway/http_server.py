@@ -172,14 +172,11 @@ class _TimedProtocol(HttpToolsProtocol):
         self.scope["state"][BODY_COMPLETE] = True
         super().on_message_complete()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
-        self._head_bytes += len(name) + len(value)
-
     def on_headers_complete(self) -> None:
         self._stop_timer()
         self._in_head = False
-        if self._head_bytes > MAX_HEAD:  # all of it came at once
+        size = sum(len(name) + len(value) for name, value in self.headers)
+        if max(size, self._head_bytes) > MAX_HEAD:  # all of it came at once
             self._refuse("large_head", b"431 Request Header Fields Too Large")
             raise ValueError("the head is too large")  # ends the parser's work on these bytes
         super().on_headers_complete()
@@ -262,6 +259,7 @@ class HttpListener:
                 ws_ping_interval=20.0,
                 ws_ping_timeout=20.0,
                 lifespan="off",
+                interface="asgi3",  # uvicorn cannot tell it from a compiled application
                 log_config=None,
                 access_log=False,
                 server_header=False,

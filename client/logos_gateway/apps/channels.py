@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from logos_client import MessagingClient, PendingChannelSend
 from logos_client.events import ChannelMessageSent
-from logos_gateway.apps.routes import body_object, open_journal, request_id_of
+from logos_gateway.apps.sending import body_object, open_journal, request_id_of
 from logos_gateway.bodies import json_response, own_body
 from logos_gateway.json_values import BadBody, encode_json, from_base64
 from logos_gateway.problems import ProblemError

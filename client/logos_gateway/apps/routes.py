@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import time
 from collections.abc import AsyncIterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -13,55 +9,21 @@ from typing import Any, Final, NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ipc_schema.mapi.methods import request_id_at
 from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_parts
 from logos_gateway.apps.journal import Journal
+from logos_gateway.apps.sending import answer_send, body_object, open_journal, request_id_of
 from logos_gateway.apps.sse import SSE_END, EventStreamResponse, sse_event, sse_head
 from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
-from logos_gateway.bodies import json_response, own_body
-from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
+from logos_gateway.bodies import json_response
+from logos_gateway.json_values import encode_json
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
-from logos_gateway.state import gateway_of
 
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
-_HEX_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
-_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _MAX_LABEL: Final = 64
 _MAX_HISTORY_SECONDS: Final = 366 * 24 * 3600
-
-
-def request_id_of(key: str | None) -> bytes:
-    """Return the request id for an `Idempotency-Key`: its 16 bytes if it is hex or a UUID, else a hash of it;
-    a new one without a key. Raises `ProblemError`."""
-    if key is None:
-        return request_id_at(time.time_ns(), os.urandom(10))
-    text = key.strip().strip('"')
-    if not text or len(text) > 256:
-        raise ProblemError(400, "bad_request", "Idempotency-Key: 1 to 256 characters are possible")
-    if _HEX_ID.fullmatch(text) or _UUID.fullmatch(text):
-        return bytes.fromhex(text.replace("-", ""))
-    return hashlib.sha256(b"logos idempotency key\0" + text.encode()).digest()[:16]
-
-
-async def open_journal(request: Request) -> Journal:
-    """Return the connected journal of the app in the path. Raises `LogosError`."""
-    # Most requests have no query, and parsing one costs as much as the rest of this function.
-    takeover = bool(request.scope["query_string"]) and request.query_params.get("takeover") == "true"
-    return await gateway_of(request).journals.open(request.path_params["name"], takeover=takeover)
-
-
-async def body_object(request: Request) -> dict[str, Any]:
-    """Return the body as a JSON object. Raises `ProblemError`."""
-    try:
-        value = decode_json(await own_body(request))
-        if not isinstance(value, dict):
-            raise BadBody("expected an object")
-    except BadBody as error:
-        raise ProblemError(400, "bad_request", f"body: {error}") from None
-    return value
 
 
 def topics_in(body: dict[str, Any]) -> list[str]:
@@ -134,32 +96,7 @@ async def send(request: Request) -> Response:
 
     With an `Idempotency-Key`, the same request may be repeated after any failure: it is sent once.
     """
-    request_id = request_id_of(request.headers.get("idempotency-key"))
-    body = await body_object(request)
-    journal = await open_journal(request)
-    await send_from(journal, request_id, body)
-    shown = request_id.hex()
-    location = f"{request.scope['path']}/{shown}"
-    return Response(f'{{"requestId":"{shown}"}}', 202, {"Location": location}, "application/json")
-
-
-async def send_from(journal: Journal, request_id: bytes, body: dict[str, Any]) -> None:
-    """Send what a body describes. Raises `ProblemError`, `LogosError`."""
-    topic, ephemeral = body.get("contentTopic"), body.get("ephemeral", False)
-    if not isinstance(topic, str):
-        raise ProblemError(400, "bad_request", "contentTopic: text is needed")
-    if not isinstance(ephemeral, bool):
-        raise ProblemError(400, "bad_request", "ephemeral: true or false is needed")
-    try:
-        payload = _bytes(body.get("payload"), "payload")
-        meta = b"" if body.get("meta") is None else _bytes(body["meta"], "meta")
-    except BadBody as error:
-        raise ProblemError(400, "bad_request", str(error)) from None
-    await journal.client.send(topic, payload, ephemeral=ephemeral, meta=meta, request_id=request_id)
-
-
-def _bytes(value: object, what: str) -> bytes:
-    return value if isinstance(value, bytes) else from_base64(value, what)
+    return await answer_send(request)
 
 
 @router.get("/{name}/sends", summary="Sends without a final fate")

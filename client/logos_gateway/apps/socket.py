@@ -28,13 +28,12 @@ from logos_gateway.apps.journal import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import (
     read_subscription,
     reader_label,
-    request_id_of,
-    send_from,
     show_pending,
     show_status,
     subscribe_from,
     topics_in,
 )
+from logos_gateway.apps.sending import request_id_of, send_from
 from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.json_values import BadBody, decode_json, encode_json
 from logos_gateway.problems import ProblemError, problem_of

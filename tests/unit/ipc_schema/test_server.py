@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from typing import Any
+
+import pytest
 
 from ipc_schema.frames import decode_reply, encode_request
 from ipc_schema.server import Answer, Call, RequestServer, Route, answer
@@ -62,3 +65,11 @@ def test_each_message_of_a_request_counts_as_one_under_way() -> None:
     assert (client.in_flight, server.counters.in_flight) == (0, 0)
     assert ask(20) == "under way", "more than the limit are let in alone: otherwise they never would be"
     assert ask(1).startswith("busy")
+
+
+def test_of_a_compiled_handler_it_must_be_said_whether_it_takes_time() -> None:
+    compiled: Any = len  # like a compiled function it has no code that Python could look at
+    with pytest.raises(ValueError, match="takes time"):
+        Route(compiled)
+    assert Route(compiled, takes_time=True).takes_time
+    assert not Route(lambda _call: answer({})).takes_time
