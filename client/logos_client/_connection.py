@@ -127,7 +127,7 @@ class RequestConnection:
         """Whether a request would be sent at once."""
         return self._state is ConnectionState.READY
 
-    async def wait_ready(self, timeout: float | None = None) -> None:
+    async def wait_ready(self, timeout: Any = None) -> None:  # seconds; not float: see `seconds`
         """Wait until requests can be sent.
 
         Raises `IpcError`: the server's own if it refuses our hello; `not_ready` if there is no server
@@ -175,7 +175,7 @@ class RequestConnection:
         body: Mapping[str, object] | None = None,
         blobs: Sequence[bytes] = (),
         *,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: Any = DEFAULT_TIMEOUT,
         weight: int = 1,
         repeat: bool = False,
     ) -> Reply:

@@ -68,6 +68,7 @@ def in_flight_limit(reply: Reply) -> int:
 
 
 def seconds(timeout: object) -> float:
+    """Check a time limit in words of ours. A compiled function that takes a float would have mypyc's."""
     if not isinstance(timeout, int | float):
         raise TypeError(f"timeout: seconds, not {type(timeout).__name__}")
     return timeout

@@ -34,7 +34,7 @@ class RequestFigures:
     def __init__(self) -> None:
         self._answers: Counter[tuple[str, str]] = Counter()
         self._durations: dict[str, list[int]] = {}
-        self._seconds: Counter[str] = Counter()
+        self._seconds: dict[str, float] = {}
         self.open: Counter[str] = Counter()
         """Requests in progress by kind: http, websocket. Event streams count while they are read."""
 
@@ -45,7 +45,7 @@ class RequestFigures:
         if counts is None:
             counts = self._durations[group] = [0] * (len(_BOUNDS) + 1)
         counts[bisect_left(_BOUNDS, seconds)] += 1
-        self._seconds[group] += seconds  # type: ignore[assignment]
+        self._seconds[group] = self._seconds.get(group, 0.0) + seconds
 
     def noting(self, send: Send, group: str, started: float) -> Send:
         """Return a `send` that counts the response when its head is sent. `started`: by `perf_counter`."""
