@@ -4,7 +4,8 @@ The node is real: kernel, Messaging API, gateway, and a second node that takes i
 FastAPI on uvicorn that answers at once, with as many requests under way. What the node behind the gateway can
 do at most is measured in turn with both: `node_alone` is the rate at which a client of the ZeroMQ contract
 has the same messages accepted, as many under way, and `of_node_alone` what part of it is left over HTTP.
-`cpu_ratio` compares what the gateway's own process does in a second of CPU with the reference's.
+`cpu_ratio` compares what the gateway's own process does in a second of CPU with the reference's;
+`cpu_total_us` is that of all processes together, and `cores` how many of them they kept busy.
 
 `latency` is from the REST send on one node to the server-sent event on the other; `idle readers` is the same
 beside 1,000 event streams and 200 WebSockets on which nothing comes, and the memory that they take.
@@ -19,7 +20,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -81,7 +82,7 @@ def _network(directory: Path) -> Iterator[_Net]:
             KernelProcess(directory / "a", "--shard=0", f"--staticnode={far.address()}")
         )
         mapi = stack.enter_context(MapiProcess(directory / "a", "--outbox-max-messages=100000"))
-        stack.enter_context(MapiProcess(directory / "b"))
+        far_mapi = stack.enter_context(MapiProcess(directory / "b"))
         a = stack.enter_context(GatewayProcess(directory / "a", "--rest-admin"))
         floor = Child.python("floor", "tests.bench.gateway.floor")
         stack.callback(floor.close)
@@ -94,6 +95,7 @@ def _network(directory: Path) -> Iterator[_Net]:
             "mapi": mapi.pid,
             "kernel": near.process.pid,
             "far_kernel": far.process.pid,
+            "far_mapi": far_mapi.pid,
             "client": os.getpid(),
         }
         yield _Net(a, near, mapi, pids, floor, url, directory / "a" / "run", directory / "b")
@@ -166,12 +168,13 @@ def _posting(
         rate = post_all(net.a.urls["rest"], path, CONTENT, count, SIZE, status)
         cpu = meter.per_message(count)
         most = asyncio.run(alone(net, [os.urandom(16) + b"." * (SIZE - 16) for _ in range(count)]))
-        return Round(rate, cpu, {"node_alone": most, "of_node_alone": rate / most})
+        return Round(rate, cpu, {**_used(rate, cpu), "node_alone": most, "of_node_alone": rate / most})
 
     def reference() -> Round:
         meter = CpuMeter({"floor": net.floor.pid, "client": os.getpid()})
         rate = post_all(net.floor_url, path, CONTENT, count, SIZE, status)
-        return Round(rate, meter.per_message(count))
+        cpu = meter.per_message(count)
+        return Round(rate, cpu, _used(rate, cpu))
 
     return ours, reference
 
@@ -188,14 +191,22 @@ def _reading(
         _wait_backlog(net, path, count)
         meter = CpuMeter(net.pids)
         rate = read(net.a.urls["rest"], f"{path}/{end}?ack=auto&credit={1 << 39}", count)
-        return Round(rate, meter.per_message(count))
+        cpu = meter.per_message(count)
+        return Round(rate, cpu, _used(rate, cpu))
 
     def reference() -> Round:
         meter = CpuMeter({"floor": net.floor.pid, "client": os.getpid()})
         rate = read(net.floor_url, f"/apps/v1/x/{end}?count={count}", count)
-        return Round(rate, meter.per_message(count))
+        cpu = meter.per_message(count)
+        return Round(rate, cpu, _used(rate, cpu))
 
     return ours, reference
+
+
+def _used(rate: float, cpu: Mapping[str, float]) -> dict[str, float]:
+    """What all processes together use: µs of CPU for each message, and cores."""
+    total = sum(cpu.values())
+    return {"cpu_total_us": total, "cores": rate * total / 1e6}
 
 
 def _fill(kernel: KernelProcess, topic: str, count: int) -> None:
