@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ipc_schema.mapi.methods import request_id_at
 from logos_gateway.apps.journal import Journal
 from logos_gateway.bodies import own_body
 from logos_gateway.json_values import BadBody, decode_json, from_base64
@@ -18,12 +20,13 @@ from logos_gateway.state import gateway_of
 
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ID_BYTES: Final = 16
+_RANDOM_BYTES: Final = 10
+"""Of a request id; the rest is its time."""
 _IDS_AT_ONCE: Final = 256
 
 
-class _RandomIds:
-    """Random ids, many of one call of the system."""
+class _NewIds:
+    """New request ids; the randomness of many is one call of the system."""
 
     def __init__(self) -> None:
         self._bytes = b""
@@ -32,19 +35,19 @@ class _RandomIds:
     def next(self) -> bytes:
         at = self._at
         if at == len(self._bytes):
-            self._bytes, at = os.urandom(_ID_BYTES * _IDS_AT_ONCE), 0
-        self._at = at + _ID_BYTES
-        return self._bytes[at : self._at]
+            self._bytes, at = os.urandom(_RANDOM_BYTES * _IDS_AT_ONCE), 0
+        self._at = at + _RANDOM_BYTES
+        return request_id_at(time.time_ns(), self._bytes[at : self._at])
 
 
-_random_ids: Final = _RandomIds()
+_new_ids: Final = _NewIds()
 
 
 def request_id_of(key: str | None) -> bytes:
     """Return the request id for an `Idempotency-Key`: its 16 bytes if it is hex or a UUID, else a hash of it;
-    a random one without a key. Raises `ProblemError`."""
+    a new one without a key. Raises `ProblemError`."""
     if key is None:
-        return _random_ids.next()
+        return _new_ids.next()
     text = key.strip().strip('"')
     if not text or len(text) > 256:
         raise ProblemError(400, "bad_request", "Idempotency-Key: 1 to 256 characters are possible")
