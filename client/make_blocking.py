@@ -54,6 +54,7 @@ FORMS = (
         "KernelClient",
         (
             ("kernel", "KernelClient"),
+            ("_node", "NodeMethods"),
             ("_services", "ServiceMethods"),
             ("_discovery", "DiscoveryMethods"),
             ("_store_admin", "StoreAdminMethods"),

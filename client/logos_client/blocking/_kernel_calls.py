@@ -67,6 +67,22 @@ class KernelCalls(BlockingClient):
         """Name and version of the kernel."""
         return self._client.server
 
+    def lease(self, shards: Iterable[int]) -> list[StreamState]:
+        """Make the kernel join shards and record them, until `release` or `close`; renewed automatically."""
+        return self._portal.call(self._client.lease, here(shards))
+
+    def release(self, shards: Iterable[int]) -> None:
+        """Undo `lease` for these shards (as often as they were leased)."""
+        self._portal.call(self._client.release, here(shards))
+
+    def replay(self, stream: str, epoch: bytes, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """Return one page of a stream behind `after`, as (header, payload) frames, and whether it was the
+        last page.
+
+        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay per consumer at a time).
+        """
+        return self._portal.call(self._client.replay, stream, epoch, after)
+
     def publish(
         self,
         content_topic: str,
@@ -143,22 +159,6 @@ class KernelCalls(BlockingClient):
     def metrics(self) -> list[tuple[str, dict[str, str], float]]:
         """Return (name, labels, value) of each sample."""
         return self._portal.call(self._client.metrics)
-
-    def lease(self, shards: Iterable[int]) -> list[StreamState]:
-        """Make the kernel join shards and record them, until `release` or `close`; renewed automatically."""
-        return self._portal.call(self._client.lease, here(shards))
-
-    def release(self, shards: Iterable[int]) -> None:
-        """Undo `lease` for these shards (as often as they were leased)."""
-        self._portal.call(self._client.release, here(shards))
-
-    def replay(self, stream: str, epoch: bytes, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
-        """Return one page of a stream behind `after`, as (header, payload) frames, and whether it was the
-        last page.
-
-        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay per consumer at a time).
-        """
-        return self._portal.call(self._client.replay, stream, epoch, after)
 
     def store_query(
         self,
