@@ -1,5 +1,5 @@
 """The subcommands of `logos`.
 
-Each module is named after its command, and has `HELP`, `add_arguments(parser)` and `run(arguments)`, which
-returns the exit code or raises `CommandError` or `ConfigError`.
+The module of a command has its name, and `HELP`, `add_arguments(parser)` and `run(arguments)`, which returns
+the exit code or raises `CommandError` or `ConfigError`.
 """

@@ -6,8 +6,6 @@ import argparse
 import asyncio
 import base64
 import json
-import os
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +25,8 @@ from logos_client.events import (
 )
 from logos_client.exceptions import ConflictError
 from logos_client.messaging import MessagingClient
-from logos_deploy.commands.output import print_json
+from logos_deploy.commands.output import note, print_json
+from logos_deploy.commands.payload import payload_of
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(Exit.USAGE, "--count: at least 1")
     keys = [_key(Path(path)) for path in arguments.key_file]
-    payload = _payload(arguments.payload) if arguments.action == "send" else b""
+    payload = payload_of(arguments.payload, _LARGEST) if arguments.action == "send" else b""
     place = where(arguments)
     ended = Exit.OK if arguments.action == "listen" else Exit.INTERRUPTED
     return run_interruptible(_run(place.mapi.apps, arguments, keys, payload), interrupted=ended)
@@ -101,15 +100,6 @@ def _key(path: Path) -> bytes:
     if len(key) != _KEY:
         raise CommandError(Exit.DATA, f"{path} does not hold a key: {2 * _KEY} hex digits")
     return key
-
-
-def _payload(given: str) -> bytes:
-    if given != "-":
-        return os.fsencode(given)  # an argument that is not UTF-8 is sent as the bytes it was given as
-    payload = sys.stdin.buffer.read(_LARGEST + 1)
-    if len(payload) > _LARGEST:
-        raise CommandError(Exit.DATA, f"standard input holds more than {size(_LARGEST)}")
-    return payload
 
 
 async def _run(endpoint: str, arguments: argparse.Namespace, keys: list[bytes], payload: bytes) -> int:
@@ -138,12 +128,7 @@ async def _open_if_need_be(client: MessagingClient, arguments: argparse.Namespac
         )
     except ConflictError as error:
         raise CommandError(Exit.FAILED, error.message) from error
-    _note(f"channel {arguments.channel} on {topic}, here as {sender}")
-
-
-def _note(text: str) -> None:
-    """Not part of the output."""
-    print(f"-- {one_line(text)}", file=sys.stderr, flush=True)
+    note(f"channel {arguments.channel} on {topic}, here as {sender}")
 
 
 async def _open(client: MessagingClient, arguments: argparse.Namespace, _payload: bytes) -> int:
@@ -168,7 +153,7 @@ async def _send(client: MessagingClient, arguments: argparse.Namespace, payload:
                         return Exit.FAILED
     except TimeoutError:
         pass
-    _note(f"no participant has acknowledged it after {arguments.timeout:g} s")
+    note(f"no participant has acknowledged it after {arguments.timeout:g} s")
     return Exit.UNDECIDED
 
 
@@ -188,8 +173,8 @@ async def _listen(client: MessagingClient, arguments: argparse.Namespace, _paylo
             raise CommandError(
                 Exit.FAILED, "the Messaging API was restarted, and the channel went with it: use --name"
             )
-        elif note := _remark(event):
-            _note(note)
+        elif remark := _remark(event):
+            note(remark)
     return Exit.OK
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import sys
 from typing import Final
 
 from logos_client.events import (
@@ -19,7 +18,7 @@ from logos_client.events import (
     TakenOver,
 )
 from logos_client.messaging import MessagingClient
-from logos_deploy.commands.output import clock_time
+from logos_deploy.commands.output import clock_time, note
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
     async with MessagingClient.connect(endpoint, name=arguments.name, timeout=_CONNECT) as client:
         _refuse(await client.subscribe(arguments.content_topics))
-        _note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C stops)")
+        note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C stops)")
         seen = 0
         async for event in client:
             if isinstance(event, MessageReceived):
@@ -61,19 +60,14 @@ async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
                     return Exit.OK
             elif isinstance(event, TakenOver):
                 raise CommandError(Exit.FAILED, f"another program has taken over {client.name}")
-            elif note := _remark(event):
-                _note(note)
+            elif remark := _remark(event):
+                note(remark)
     return Exit.OK
 
 
 def _refuse(errors: dict[str, str]) -> None:
     if errors:
         raise CommandError(Exit.DATA, "; ".join(f"{topic}: {why}" for topic, why in errors.items()))
-
-
-def _note(text: str) -> None:
-    """Print a note to stderr: it is not part of the output."""
-    print(f"-- {text}", file=sys.stderr, flush=True)
 
 
 def _remark(event: Event) -> str:

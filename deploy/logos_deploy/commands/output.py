@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from logos_deploy.node.checkup import Finding, Level
+from logos_deploy.text import one_line
 
 _MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
 
@@ -29,6 +30,11 @@ def print_result(
         print_json(value, indent=indent)
     else:
         print(text if isinstance(text, str) else "\n".join(text))
+
+
+def note(text: str) -> None:
+    """Print a note to stderr: it is not part of the output."""
+    print(f"-- {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:

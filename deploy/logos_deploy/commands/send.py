@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
 from typing import Final
@@ -14,8 +13,9 @@ from typing import Final
 from logos_client.events import MessageError, MessagePropagated, MessageSent
 from logos_client.exceptions import LogosError
 from logos_client.messaging import MessagingClient
+from logos_deploy.commands.payload import payload_of
 from logos_deploy.commands.where import add_where, where
-from logos_deploy.exits import CommandError, Exit
+from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import size
 
@@ -47,19 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     place = where(arguments)
-    # fsencode: an argument that is not UTF-8 is sent as its original bytes
-    payload = _standard_input() if arguments.payload == "-" else os.fsencode(arguments.payload)
+    payload = payload_of(arguments.payload, _LARGEST)
     return run_interruptible(_send(place.mapi.apps, arguments, payload))
-
-
-def _standard_input() -> bytes:
-    """Read it as far as any message could hold it: it may be endless."""
-    if sys.stdin is None:
-        raise CommandError(Exit.DATA, "standard input is closed: give the payload as an argument")
-    payload = sys.stdin.buffer.read(_LARGEST + 1)
-    if len(payload) > _LARGEST:
-        raise CommandError(Exit.DATA, f"standard input holds more than {size(_LARGEST)}: no message can")
-    return payload
 
 
 async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) -> int:

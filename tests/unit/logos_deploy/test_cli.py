@@ -164,6 +164,15 @@ def test_listen_wants_at_least_one_message(capsys: pytest.CaptureFixture[str]) -
     assert "--count" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["send", "/a/1/b/c"], ["channel", "send", "room"]])
+def test_a_payload_from_a_closed_standard_input_is_refused(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert cli.main(command) == Exit.DATA
+    assert "standard input is closed" in capsys.readouterr().err
+
+
 def test_every_error_of_the_client_has_an_exit_code() -> None:
     made = {type(error): error for error in (from_ipc(IpcError(code, "text")) for code in ErrorCode)}
     assert cli.exit_of(made[exceptions.NotReadyError]) == Exit.UNAVAILABLE
