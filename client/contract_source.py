@@ -72,7 +72,7 @@ def fields_of(cls: type[Any]) -> dict[str, Any]:
 
 
 def bare(annotation: Any) -> Any:
-    """Return an annotation without its limits."""
+    """Return an annotation without the limits that `Annotated` adds."""
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 

@@ -39,7 +39,7 @@ class Flood:
         self.fd = self._process.stdout.fileno()
 
     def said(self, word: str) -> bool:
-        """Whether it has said something, which must be this."""
+        """Return whether it has written a line. Raises RuntimeError if that is not `word`."""
         if not select.select([self.fd], [], [], 0)[0]:
             return False
         assert self._process.stdout is not None

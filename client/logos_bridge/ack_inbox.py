@@ -21,7 +21,7 @@ _NO_RESPONDERS: Final = "503"
 
 
 class AckInbox:
-    """An answer may never come: time limits are the caller's."""
+    """The answers that messages wait for. One may never come: time limits are the caller's."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

@@ -71,6 +71,6 @@ class CongestionWindow:
 
 
 def backoff(failures: int) -> float:
-    """Return for how many seconds to wait after so many failures in a row; spread, for many may wait."""
+    """Return how many seconds to wait after so many failures in a row: random, lest all retry at once."""
     longest = _RETRY_MAX if failures > 5 else _RETRY * 2 ** (failures - 1)
     return longest * random.uniform(0.5, 1)  # noqa: S311

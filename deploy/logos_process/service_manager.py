@@ -38,7 +38,7 @@ class ServiceManager:
         return cls(address, watchdog)
 
     def ready(self, status: str = "") -> None:
-        """The start is complete."""
+        """Say that the start is complete."""
         self._notify("READY=1", f"STATUS={status}" if status else "")
 
     def alive(self) -> None:
@@ -46,7 +46,7 @@ class ServiceManager:
         self._notify("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The shutdown begins; said once."""
+        """Say that the shutdown begins; again, do nothing."""
         if not self._stopping:
             self._stopping = True
             self._notify("STOPPING=1")

@@ -33,7 +33,7 @@ _SETTLE_SHARE: Final = 4
 
 
 class JournalReader:
-    """One SSE connection or WebSocket. `auto`: what was written to it is acknowledged; else it acknowledges.
+    """One SSE connection or WebSocket. `auto`: what was written counts as acknowledged; else it says so.
 
     What a reader has not acknowledged stays in the window, and unacknowledged at the Messaging API, whatever
     the app's other readers have acknowledged.

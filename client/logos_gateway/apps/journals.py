@@ -59,7 +59,7 @@ class Journals:
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="journals")
 
     async def close(self) -> None:
-        """End all connections."""
+        """End the connections of all apps."""
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.gather(self._sweeping, return_exceptions=True)

@@ -54,7 +54,7 @@ async def _backup(place: NodePlace, arguments: argparse.Namespace) -> int:
 
 
 async def _archive(place: NodePlace) -> tuple[Path | None, str]:
-    """Return the file of the node's archive, and what the operator must see to himself."""
+    """Return the file of the node's archive; if it is not in a file, None and what the operator must do."""
     url = f"sqlite://{ARCHIVE}"
     try:
         async with KernelClient.connect(place.kernel, timeout=2.0) as client:

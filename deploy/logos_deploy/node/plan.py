@@ -254,7 +254,7 @@ class _Planner:
         kernel: KernelConfig,
         mapi: MapiConfig | None,
     ) -> None:
-        """Point a client of both processes to them, unless it is configured otherwise."""
+        """Tell a gateway or bridge where kernel and MAPI are, unless it is configured otherwise."""
         taken = _taken_from(kernel)
         if mapi is None:
             taken["mapi"] = "false"
