@@ -19,17 +19,17 @@ def _varint_size(value: int) -> int:
 
 
 def _field_size(length: int) -> int:
-    """Size of a length-delimited protobuf field with a number below 16."""
+    """Return the size of a length-delimited protobuf field with a number below 16."""
     return 1 + _varint_size(length) + length
 
 
 def relay_frame_size(message_size: int, pubsub_topic: str) -> int:
-    """Size of the relay RPC (without its length prefix) that carries an encoded message of that size."""
+    """Return the size of the relay RPC (without its length prefix) that carries a message of that size."""
     return _field_size(_field_size(message_size) + _field_size(len(pubsub_topic.encode())))
 
 
 def largest_message(max_message_size: int, pubsub_topic: str) -> int:
-    """Size of the largest encoded WakuMessage whose relay frame is within the network's maximum."""
+    """Return the size of the largest encoded WakuMessage whose relay frame is within `max_message_size`."""
     size = max_message_size
     while size > 0 and (excess := relay_frame_size(size, pubsub_topic) - max_message_size) > 0:
         size -= excess
@@ -41,8 +41,8 @@ def largest_message(max_message_size: int, pubsub_topic: str) -> int:
 def largest_payload(
     max_message_size: int, pubsub_topic: str, content_topic_bytes: int, meta_bytes: int = MAX_META_SIZE
 ) -> int:
-    """Size of the largest payload that certainly fits with a content topic and meta of these lengths (no
-    proof)."""
+    """Return the size of the largest payload that certainly fits with a content topic and meta of these
+    lengths (no proof)."""
     room = largest_message(max_message_size, pubsub_topic)
     frame = WakuMessage(b"", "x" * content_topic_bytes, timestamp=_MAX_TIMESTAMP, meta=b"m" * meta_bytes)
     rest = len(encode_message(frame)) - 1  # the length prefix of the empty payload took one byte

@@ -30,13 +30,13 @@ class ChannelSlot:
         return self.service
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked."""
+        """Record whether the kernel is reachable."""
         self._online = online
         if self.service is not None:
             self.service.set_online(online)
 
     def wake(self) -> None:
-        """Peers appeared."""
+        """Retry at once: peers appeared."""
         if self.service is not None:
             self.service.wake()
 
@@ -45,12 +45,12 @@ class ChannelSlot:
             self.service.adopt(network)
 
     def drop(self, app: App) -> None:
-        """The app is gone."""
+        """Close the channels of an app that is gone."""
         if self.service is not None:
             self.service.drop(app)
 
     def figures(self) -> dict[str, object] | None:
-        """The `channels` of control's `health`; None while there are none."""
+        """Return `channels` of control's `health`; None while there are none."""
         return None if self.service is None else self.service.figures()
 
     async def run(self) -> None:

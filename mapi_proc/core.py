@@ -184,14 +184,14 @@ class Core:
         return self._parts.status.reply(app, after)
 
     def summarise_apps(self) -> AppsReply:
-        """All apps, for the person who runs the node."""
+        """Summarise all apps, for the operator."""
         topics = self.table.topics_of
         return summarise_apps(
             self.apps, lambda stream: len(topics(stream)), self.sends.ledger, self._steady()
         )
 
     def summarise_sends(self) -> SendsReply:
-        """All sends pending, likewise."""
+        """Summarise all pending sends, for the operator."""
         ledger = self.sends.ledger
         return summarise_sends(ledger, ledger.states, self.apps.name_of)
 
@@ -238,7 +238,7 @@ class Core:
             app.name,
             seen.seq,
         )
-        # What bears the old id must be on its way to the disk before the change of it.
+        # Everything under the old id must be on its way to the disk before the id changes.
         self.turn.flush()
         self.sends.acceptance.flush()
         new = os.urandom(16)

@@ -116,7 +116,7 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
 
 
 def _channels(body: Mapping[str, Any] | None) -> Iterable[Sample]:
-    """Nothing while no app has a channel."""
+    """Convert `channels`; None while no app has a channel."""
     if body is None:
         return
     for name, label in (

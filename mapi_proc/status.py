@@ -110,7 +110,8 @@ class StatusNotifier:
             self._append(stream, AppEventKind.MESSAGES_MISSED, now, fields)
 
     def reply(self, app: App | None, after: str = "") -> StatusReply:
-        """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""
+        """Return the status as an app sees it (None: of all topics). `after`: the last topic of the page
+        before."""
         connection = self.health.connection()
         routes = self.table.routes
         topics, more = topic_page(

@@ -232,7 +232,7 @@ class Parts:
         )
 
     def _make_channels(self) -> None:
-        """Reliable channels, when there are any."""
+        """Create the slot of reliable channels."""
         config, database, _, _, clocks, steady = self._base
 
         def make() -> ChannelService:

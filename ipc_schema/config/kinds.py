@@ -107,7 +107,7 @@ SHARD: Final = Kind("shard", _parse_shard)
 
 
 def choice(name: str, allowed: Iterable[str], also: Mapping[str, str] | None = None) -> Kind:
-    """One of `allowed` (any case; `also` maps other spellings). The value has the spelling in `allowed`."""
+    """Declare one of `allowed` (any case; `also` maps other spellings). Values are spelt as in `allowed`."""
     words = {word.lower(): word for word in allowed}
     words.update({word.lower(): target for word, target in (also or {}).items()})
     shown = ", ".join(dict.fromkeys(words.values()))
@@ -164,7 +164,7 @@ def format_size(size: int) -> str:
 
 
 def size(low: int, high: int) -> Kind:
-    """A number of bytes in low..high."""
+    """Declare a number of bytes in low..high."""
     return Kind("size", lambda raw: _within(parse_size(raw), low, high, format_size), format_size)
 
 
@@ -195,7 +195,7 @@ def format_duration(seconds: float) -> str:
 
 
 def duration(low: float, high: float) -> Kind:
-    """Seconds (float) in low..high."""
+    """Declare seconds (float) in low..high."""
     return Kind(
         "duration", lambda raw: _within(parse_duration(raw), low, high, format_duration), format_duration
     )

@@ -310,7 +310,7 @@ def decode_header(frame: bytes) -> KernelEvent:
 
 
 def other_version(frame: bytes) -> int | None:
-    """The version of a header that is of another one than ours (SPEC.md 3.1); None for all other bytes."""
+    """Return the version of a header of another version than ours (SPEC.md 3.1); None for all other bytes."""
     try:
         header = unpack_header(frame, MAX_EVENT_HEADER)
     except FieldError:

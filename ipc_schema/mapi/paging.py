@@ -14,7 +14,7 @@ _TOPICS: Final = 8_192
 
 
 def topic_page(topics: Sequence[str], after: str = "") -> tuple[Sequence[str], bool]:
-    """The sorted topics behind `after` that fit one reply, at least one where there is one, and whether
+    """Return the sorted topics behind `after` that fit one reply, at least one if there is any, and whether
     there are more."""
     start = bisect_right(topics, after) if after else 0
     room = _BYTES

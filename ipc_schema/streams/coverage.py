@@ -81,6 +81,6 @@ class CoverageLog:
         return True
 
     def intervals(self) -> tuple[Interval, ...]:
-        """The remembered intervals, oldest first, as in `StreamState.coverage`."""
+        """Return the remembered intervals, oldest first, as in `StreamState.coverage`."""
         closed: tuple[Interval, ...] = tuple(self._intervals)
         return closed if self._opened is None else (*closed, (self._opened, None))

@@ -218,7 +218,7 @@ class AppLifecycle:
         if app.connection is not None:
             raise IpcError(ErrorCode.CONFLICT, f"the name {name} has a live connection")
         self._disk.check()
-        self.turn.flush()  # else its last events came to the disk behind its end
+        self.turn.flush()  # otherwise its last events would reach the disk behind its removal
         self.drop(app)
         batch = self.database.batch()
         batch.forget_app(app.app_id)

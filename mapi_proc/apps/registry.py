@@ -71,7 +71,7 @@ class AppRegistry:
         return app.stream if app is not None else None
 
     def name_of(self, stream_id: bytes) -> str:
-        """The name of the app of that stream, empty when the app is gone."""
+        """Return the name of the app of that stream, empty if the app is gone."""
         app = self._by_stream.get(stream_id)
         return app.name if app is not None else ""
 

@@ -23,7 +23,7 @@ from mapi_proc.streams import AppStream, DurableStream, EphemeralStream
 def summarise_apps(
     apps: AppRegistry, topics_of: Callable[[AppStream], int], sends: Iterable[SendTask], now_ns: int
 ) -> AppsReply:
-    """The apps with the longest backlogs first; those with equal ones by name.
+    """Summarise the apps with the longest backlogs, those with equal ones by name.
 
     `now_ns`: on the clock by which apps are seen (`App.last_seen`).
     """
@@ -67,7 +67,7 @@ def _summary(app: App, topics: int, sends: int, now_ns: int) -> AppSummary:
 def summarise_sends(
     tasks: Iterable[SendTask], states: Mapping[str, int], name_of: Callable[[bytes], str]
 ) -> SendsReply:
-    """The oldest sends first. `name_of` gives the app of a stream, empty when it has left."""
+    """Summarise the oldest sends. `name_of` gives the app of a stream, empty when it has left."""
     return SendsReply(
         sends=tuple(
             SendSummary(

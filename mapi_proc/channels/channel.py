@@ -67,7 +67,7 @@ def _refused(text: str) -> IpcError:
 
 
 def fingerprint(payload: bytes, ephemeral: bool) -> bytes:
-    """Identifies a send, to distinguish a repeat from a conflict."""
+    """Return what identifies a send, to distinguish a repeat from a conflict."""
     return sha256(b"%d:" % ephemeral + payload).digest()
 
 
@@ -118,8 +118,8 @@ class ChannelCore:
     # --- sending --------------------------------------------------------------------------------------------
 
     def send(self, request_id: bytes, payload: bytes, ephemeral: bool, now: float, now_ns: int) -> bool:
-        """Send a payload. True: it is pending under this request id already (the app repeats what it is not
-        sure of).
+        """Send a payload. Return True if it is pending under this request id already (the app repeats what
+        it is not sure of).
 
         Raises `IpcError` (`conflict`, `bad_request`, `busy`); then nothing was taken.
         """
@@ -133,7 +133,7 @@ class ChannelCore:
         return False
 
     def send_sealed(self, request: StoredRequest, contents: list[bytes], now: float, now_ns: int) -> bool:
-        """Send what the app has encrypted of the segments of `split`; `request.segments` is empty. Otherwise
+        """Send the segments of `split` as the app has encrypted them; `request.segments` is empty. Otherwise
         like `send`."""
         if self._pending(request.request_id, request.fingerprint):
             return True
@@ -163,7 +163,7 @@ class ChannelCore:
         self._work_off(now)
 
     def split(self, payload: bytes) -> tuple[list[bytes], int]:
-        """The segments of a payload for the app to encrypt, and how many of them make it whole. Changes
+        """Return the segments of a payload for the app to encrypt, and how many of them restore it. Changes
         nothing. Raises `IpcError`."""
         if not self.settings.hooks:
             raise _refused("the channel was created without hooks")
@@ -260,7 +260,7 @@ class ChannelCore:
             self._outputs.append(SealedSegment(message.sender_id, message.message_id, message.content))
 
     def opened(self, message_id: str, content: bytes | None, error: str, now: float) -> None:
-        """The app has decrypted a segment; with None it could not. What is not waited for changes nothing:
+        """Take a segment that the app has decrypted; None: it could not. Ignore one that is not waited for:
         the app repeats what it is not sure of."""
         if not self.unopened.answer(message_id, content, error):
             return
@@ -378,9 +378,9 @@ class ChannelCore:
     # --- restart --------------------------------------------------------------------------------------------
 
     def restore(self, stored: StoredChannel, now: float, now_ns: int, *, notify_again: bool = False) -> None:
-        """Go on with what was stored. Messages that cannot be read (another key) are left aside.
+        """Continue from what was stored. Messages that cannot be read (another key) are skipped.
 
-        `notify_again`: give the app also those segments to open that its stream should have."""
+        `notify_again`: ask the app to open also the segments that are on its stream already."""
         ordered = sorted(stored.messages, key=lambda row: (row.order, row.message_id))
         for request in stored.requests:
             self.requests.restore(request, now)

@@ -12,8 +12,7 @@ from mapi_proc.channels.segmentation.join import SetKey, Slot
 
 
 class Transmit(NamedTuple):
-    """Send this payload on the channel's content topic. With None: read the message's row and give its bytes
-    to `ChannelCore.seal` first."""
+    """Send this payload on the channel's content topic. None: read it from the message's row."""
 
     message_id: str
     payload: bytes | None

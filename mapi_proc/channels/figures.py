@@ -64,7 +64,7 @@ class ChannelFigures:
 
 
 def buffers(cores: Iterable[ChannelCore], transmitting: int) -> dict[str, dict[str, int]]:
-    """What open channels hold: `count` and, where they are kept in memory, `bytes`.
+    """Return what open channels hold: `count` and, where they are kept in memory, `bytes`.
 
     `unacknowledged` own messages, `waiting` for messages before them, `joining` payloads, `unopened` segments
     that apps are to decrypt, `history` for repair, `missing` messages known of, `transmitting`: on their way

@@ -42,7 +42,7 @@ class KnownChannel:
             self.recent.popitem(last=False)
 
     def info(self) -> ChannelInfo:
-        """Return what its app may know of it."""
+        """Return what its app is shown of it."""
         return ChannelInfo(
             channel_id=self.record.name,
             content_topic=self.record.content_topic,
@@ -56,7 +56,7 @@ class KnownChannel:
 
 
 def check_same(channel: KnownChannel, request: ChannelCreateRequest, wanted: KeptSettings) -> None:
-    """A channel that is opened again must be the one that was created. Raises IpcError."""
+    """Check that a channel that is opened again is the one that was created. Raises IpcError."""
     record, settings = channel.record, channel.settings
     if channel.host is not None or channel.opening:
         raise IpcError(ErrorCode.CONFLICT, f"channel already exists: {record.name}")

@@ -24,12 +24,12 @@ class Opened(NamedTuple):
 
 
 def content_context(channel_id: str, sender_id: str) -> bytes:
-    """What an encrypted content is bound to."""
+    """Return what an encrypted content is bound to."""
     return b"\0".join((b"content", channel_id.encode(), sender_id.encode()))
 
 
 def envelope_context(channel_id: str) -> bytes:
-    """What an encrypted envelope is bound to."""
+    """Return what an encrypted envelope is bound to."""
     return b"\0".join((b"envelope", channel_id.encode()))
 
 

@@ -41,7 +41,7 @@ class Requests:
         return len(self._pending)
 
     def first(self, most: int) -> Iterable[StoredRequest]:
-        """So many of the pending sends."""
+        """Return up to `most` of the pending sends."""
         return [request.stored for request in islice(self._pending.values(), most)]
 
     def add(self, stored: StoredRequest, now: float) -> None:
@@ -90,8 +90,8 @@ class Requests:
         return [self._end(request, DeliveryError(name, "no participant acknowledged it"))]
 
     def sweep(self, now: float) -> list[_Final]:
-        """End what was sent, is acknowledged in parts only, and gets no further. What could not be sent yet
-        waits for the network without an end."""
+        """End sends that were acknowledged in parts only and make no progress. What could not be sent yet
+        waits for the network without limit."""
         old = []
         for request in self._pending.values():
             if request.unsent:

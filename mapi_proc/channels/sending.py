@@ -87,8 +87,8 @@ class ChannelSending:
 
 
 def _mark(request: ChannelSendRequest, payload: bytes) -> bytes:
-    """What a repeat is recognised by. An app's encryption differs each time: there it is the plain payload's
-    digest."""
+    """Return what a repeat is recognised by. An app's encryption differs each time, so there it is the digest
+    of the plain payload."""
     if request.sealed is None:
         return fingerprint(payload, request.ephemeral)
     return sha256(b"sealed:%d:" % request.ephemeral + request.sealed.digest).digest()

@@ -13,8 +13,7 @@ from mapi_proc.database.records import DamagedError
 
 
 def channel_rows(number: int, changes: ChannelChanges, now_ns: int) -> ChannelRows | None:
-    """The rows of what a channel wants stored; None when there is nothing. `now_ns` dates the ends of
-    sends."""
+    """Return the rows of a channel's changes; None if there are none. `now_ns` dates the ends of sends."""
     messages = changes.messages
     if messages == Changes() and not changes.requests and not changes.leftovers:
         return None

@@ -51,10 +51,10 @@ class Unopened:
         return len(self._segments)
 
     def add(self, segment: UnopenedSegment, asked_again: bool | None = None) -> list[str]:
-        """Wait for a segment; returns the ids of those that had to go for it.
+        """Wait for a segment. Return the ids of those that were dropped to make room.
 
-        After a restart segments come in the log's order, and `asked_again` says whether a new event tells the
-        app of this one; with False one on its stream does."""
+        After a restart segments come in the log's order. `asked_again`: True if a new event asks the app for
+        this one, False if an event that is still on its stream does."""
         if asked_again or (asked_again is False and self._turns):
             self._turns[segment.message_id] = asked_again
         self._segments[segment.message_id] = segment
@@ -71,8 +71,8 @@ class Unopened:
         return gone
 
     def answer(self, message_id: str, content: bytes | None, error: str) -> bool:
-        """A segment came back: it is among `ready` when its turn comes. False: it is not waited for (any
-        more)."""
+        """Take a segment that came back; it is among `ready` when its turn comes. Return False if it is not
+        (or no longer) waited for."""
         segment = self._segments.get(message_id)
         if segment is None or message_id in self._early:
             return False
@@ -86,7 +86,7 @@ class Unopened:
         return True
 
     def ready(self) -> list[AnsweredSegment]:
-        """What has come back since the last call and needs to wait no longer, in order."""
+        """Return what has come back since the last call and need not wait any longer, in order."""
         ready, self._ready = self._ready, []
         return ready
 

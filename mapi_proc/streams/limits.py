@@ -25,8 +25,8 @@ class DurableLimits:
 
 
 def connection_window(max_bytes: int) -> int:
-    """Bytes that libzmq may hold for the connection of an app whose stream may hold `max_bytes`: a part of
-    these, so that the bound holds for both together."""
+    """Return how many bytes libzmq may hold for the connection of an app whose stream may hold `max_bytes`:
+    a part of these, so that the bound covers both together."""
     return min(WINDOW, max_bytes // 4)
 
 

@@ -100,8 +100,8 @@ class SdsCore:
     # --- sending --------------------------------------------------------------------------------------------
 
     def send(self, contents: list[bytes], now: float, now_ns: int) -> list[str]:
-        """Send messages with these contents; returns their ids. Raises `OutgoingFullError`, and what `seal`
-        raises: then nothing was taken."""
+        """Send messages with these contents. Return their ids. Raises `OutgoingFullError`, and what `seal`
+        raises; then nothing was taken."""
         if not self.outgoing.has_room(len(contents), sum(map(len, contents))):
             raise OutgoingFullError(
                 f"{len(self.outgoing.pending)} messages, {self.outgoing.bytes} bytes are not acknowledged yet"
@@ -122,8 +122,8 @@ class SdsCore:
         return names
 
     def transmitted(self, name: str, hint: bytes, now: float) -> None:
-        """A transmission of an own message ended; `hint` is the hash of its WakuMessage, empty if it
-        failed."""
+        """Record the end of a transmission of our own message; `hint` is the hash of its WakuMessage, empty
+        if it failed."""
         if hint:
             self.log.set_hint(name, hint, self.changes)
         self.outgoing.transmitted(name, now)
@@ -289,7 +289,7 @@ class SdsCore:
             self.incoming.missing[name] = Missing(entry, now, now + delay, soon)
 
     def _review(self, message: SdsMessage, now: float) -> None:
-        """What another participant's message says of what it has and what it misses."""
+        """Take from a message what its sender has and what it lacks."""
         named = {entry.message_id for entry in message.causal_history}
         if self.outgoing.pending:
             bloom = decode_bloom(message.form, message.bloom) if message.bloom else None
@@ -301,7 +301,7 @@ class SdsCore:
             self._requested(entry, now)
 
     def _acknowledges_heads(self, sender_id: str, named: set[str]) -> bool:
-        """Whether the message says of all our newest messages that another than their sender has them."""
+        """Return whether the message acknowledges all our heads, none of which its sender wrote."""
         records = self.log.records
         return named.issuperset(self.log.heads) and all(
             records[name].sender_id != sender_id for name in self.log.heads

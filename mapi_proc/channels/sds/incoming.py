@@ -77,8 +77,8 @@ class Incoming:
                 self.missing[need].needed_by.add(name)
 
     def arrived(self, message: SdsMessage) -> list[Waiting]:
-        """A message came: it is not missing any more. Returns what can go on because the reference was
-        false."""
+        """Record that a message came, so it is no longer missing. Return the messages freed because their
+        reference to it was false."""
         self.missing.pop(message.message_id, None)
         freed = []
         for name in sorted(self._needed_by.get(message.message_id, ())):
@@ -90,7 +90,8 @@ class Incoming:
         return freed
 
     def settle(self, message_id: str) -> list[Waiting]:
-        """A message was delivered or is lost: take out what waited for it alone, in the log's order."""
+        """Remove and return the messages that waited for this one alone (delivered now, or lost), in the
+        log's order."""
         self.missing.pop(message_id, None)
         freed = []
         for name in self._needed_by.pop(message_id, ()):
@@ -101,7 +102,7 @@ class Incoming:
         return sorted(freed, key=lambda waiting: waiting.message.key)
 
     def highest(self) -> Waiting:
-        """The waiting message that is last in the log's order: the first to drop."""
+        """Return the waiting message that is last in the log's order: the first to drop."""
         return max(self.waiting.values(), key=lambda waiting: waiting.message.key)
 
     def evict(self, message_id: str) -> Waiting:

@@ -67,9 +67,9 @@ class Log:
         return sorted((order, name) for name, order in self._known.items())
 
     def causal_history(self) -> tuple[HistoryEntry, ...]:
-        """References for a new message, oldest first: the newest delivered messages, and every message that
-        no other refers to. Without the latter a message that its sender alone has could stay unknown for
-        ever."""
+        """Return the references for a new message, oldest first: the newest delivered messages, and every
+        message that no other refers to. Without the latter, a message that only its sender has could stay
+        unknown for ever."""
         records = self.records
         newest: list[str] = []
         for name in reversed(records):
@@ -123,7 +123,7 @@ class Log:
         _remember_aside(self._syncs, message_id)
 
     def set_hint(self, message_id: str, hint: bytes, changes: Changes) -> None:
-        """The hash under which stores have the message: the first one holds."""
+        """Set the hash under which stores have the message, unless one is known."""
         record = self.records.get(message_id)
         if record is not None and not record.hint:
             record.hint = hint

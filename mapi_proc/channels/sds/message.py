@@ -11,7 +11,7 @@
 | repair_request, of HistoryEntry | 13 | 13 |
 | content | 20 | 5 |
 
-HistoryEntry is the same in both: 1 message_id, 2 retrieval_hint, 3 sender_id. Field 2 tells them apart: a
+HistoryEntry is the same in both: 1 message_id, 2 retrieval_hint, 3 sender_id. Field 2 distinguishes them: a
 varint in the nim form, text in the other.
 """
 

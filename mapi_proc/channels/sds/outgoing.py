@@ -44,8 +44,7 @@ class OutgoingBuffer:
         self.bytes = 0
 
     def has_room(self, count: int, size: int) -> bool:
-        """Whether so many messages of so many bytes in all can be taken. One send is always taken into an
-        empty buffer."""
+        """Return whether `count` messages of `size` bytes in all fit. An empty buffer takes any one send."""
         settings = self._settings
         if not self.pending:
             return True
@@ -74,7 +73,7 @@ class OutgoingBuffer:
             pending.due = now + min(wait, settings.ack_timeout_max)
 
     def review(self, by: str, named: Collection[str], bloom: Bloom | None) -> list[str]:
-        """Which messages `by` turns out to have, from the ids its message refers to and its filter.
+        """Return the messages that `by` turns out to have, by the ids its message refers to and its filter.
 
         A hit in a filter that is so full that hits may be false acknowledges nothing (the specification:
         possibly acknowledged)."""

@@ -10,7 +10,7 @@
 | 6 | is_parity | parity count | payload (bytes) |
 | 7 | payload (bytes) | is_parity | - |
 
-The wire type of the payload's field tells them apart. Only the newest form is written.
+The wire type of the payload's field distinguishes them. Only the newest form is written.
 """
 
 from __future__ import annotations

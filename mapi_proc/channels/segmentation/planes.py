@@ -71,8 +71,10 @@ class Planes16:
 
 @lru_cache(maxsize=4096)
 def _tables16(logarithm: int) -> tuple[bytes, bytes, bytes, bytes]:
-    """Products of the constant with x and with x << 8, each as low and high bytes. A product is linear in x,
-    so the table grows by doubling from the products of single bits."""
+    """Return the products of the constant with x and with x << 8, each as low and high bytes.
+
+    A product is linear in x, so the table grows by doubling from the products of single bits.
+    """
     field = field16()
     tables: list[bytes] = []
     for shift in (0, 8):

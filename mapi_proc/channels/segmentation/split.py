@@ -42,8 +42,8 @@ class SplitLimits:
 
 
 def parity_count(data_count: int, rate: float) -> int:
-    """Parity segments for that many data segments. In integers, as in the reference: in floating point
-    0.125 · 8 can round up to 2."""
+    """Return how many parity segments that many data segments get. In integers, as in the reference: in
+    floating point 0.125 · 8 can round up to 2."""
     scaled = int(rate * _RATE_SCALE)
     return min(-(-data_count * scaled // _RATE_SCALE), data_count)
 
