@@ -27,6 +27,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_topics": Family("gauge", "Content topics that apps have subscribed to."),
     "messaging_apps": Family("gauge", "Apps by state."),
     "messaging_journal_bytes": Family("gauge", "Bytes in all journals together."),
+    "messaging_events_dropped": Family("counter", "Events of apps that the bounds of their streams removed."),
     "messaging_sends": Family("counter", "Sends by outcome."),
     "messaging_sends_pending": Family("gauge", "Accepted sends that are not final."),
     "messaging_sends_waiting": Family("gauge", "Accepted sends pending, by state."),
@@ -75,7 +76,8 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     yield "messaging_kernel_up", {}, health["kernel"]["up"]
     yield "messaging_topics", {}, health["topics"]
     apps, sends, database = dict(health["apps"]), dict(health["sends"]), health["database"]
-    yield "messaging_journal_bytes", {}, apps.pop("journal_bytes")
+    for name in ("journal_bytes", "events_dropped"):
+        yield f"messaging_{name}", {}, apps.pop(name)
     for state, count in apps.items():
         yield "messaging_apps", {"state": state}, count
     yield "messaging_sends_pending", {}, sends.pop("pending")

@@ -245,6 +245,7 @@ class MapiService:
                 "known": len(core.apps),
                 "connected": self._apps.connections if self._apps is not None else 0,
                 "journal_bytes": core.journal_bytes,
+                "events_dropped": core.apps.events_dropped,
             },
             "sends": {
                 "pending": len(core.sends.ledger),

@@ -55,6 +55,7 @@ class AppRegistry:
     def __init__(self) -> None:
         self._by_name: dict[str, App] = {}
         self._by_stream: dict[bytes, App] = {}
+        self._dropped_before = 0
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -75,12 +76,18 @@ class AppRegistry:
         app = self._by_stream.get(stream_id)
         return app.name if app is not None else ""
 
+    @property
+    def events_dropped(self) -> int:
+        """Count the events that the bounds of streams have removed, of apps that are gone too."""
+        return self._dropped_before + sum(app.stream.events_dropped for app in self)
+
     def add(self, app: App) -> None:
         self._by_name[app.name] = app
         self._by_stream[app.stream.stream_id] = app
 
     def remove(self, app: App) -> None:
-        self._by_name.pop(app.name, None)
+        if self._by_name.pop(app.name, None) is not None:
+            self._dropped_before += app.stream.events_dropped
         for stream_id in [each for each, other in self._by_stream.items() if other is app]:
             del self._by_stream[stream_id]
 

@@ -439,17 +439,19 @@ async def test_journals_are_bounded_alone_and_together_and_the_app_learns_what_w
                 await asyncio.sleep(0.05)
             while (await node.mapi.health())["apps"]["journal_bytes"] > 400 * 1024:
                 await asyncio.sleep(0.05)  # the common bound is looked at every 5 s
-        kept = 0
+        kept = gone = 0
         for name in ("one", "two"):
             async with Recorder(node.directory, name) as app:
                 await app.until(lambda: app.payloads[-1:] and app.payloads[-1][:4] == b"0399")
                 (dropped,) = [event for event, _ in app.events if isinstance(event, EventsDropped)]
                 assert dropped is app.events[0][0]
                 assert (dropped.first, dropped.reason) == (1, "bytes")
+                gone += dropped.last
                 assert dropped.last + len(app.payloads) == app.events[-1][0].seq
                 assert 0 < sum(map(len, app.payloads)) < 256 * 1024
                 kept += sum(app.costs)
         assert kept < 410 * 1024
+        assert (await node.mapi.health())["apps"]["events_dropped"] == gone
 
 
 @asyncio_test(60)
