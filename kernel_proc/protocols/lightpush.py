@@ -20,6 +20,7 @@ from ipc_schema.message import (
     encode_message,
     message_hash,
 )
+from ipc_schema.protobuf import ProtobufError
 from ipc_schema.sizes import too_large_text
 from ipc_schema.topics import ContentTopic, TopicError, autoshard_topic
 from kernel_proc.metrics import Registry
@@ -35,7 +36,6 @@ from kernel_proc.protocols.lightpush_codec import (
     encode_legacy_response,
     encode_response,
 )
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import RateLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits

@@ -16,7 +16,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
+from ipc_schema.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.reply_head import put_head, read_head
 
 PROTOCOL: Final = "/vac/waku/lightpush/3.0.0"

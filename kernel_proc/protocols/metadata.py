@@ -14,10 +14,10 @@ from typing import Final
 
 import trio
 
+from ipc_schema.protobuf import ProtobufError, fields, packed_varints, put_bytes, put_varint
 from kernel_proc.p2p import varint
 from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError, fields, packed_varints, put_bytes, put_varint
 from kernel_proc.protocols.requests import CallError, call
 
 log = logging.getLogger(__name__)

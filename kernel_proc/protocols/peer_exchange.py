@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 import trio
 
 from ipc_schema.config.ratelimits import RateLimit
+from ipc_schema.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestRefused, RequestService, ServiceLimits, call
 

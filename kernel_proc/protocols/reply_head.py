@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_text, put_varint
+from ipc_schema.protobuf import MissingField, ProtobufFields, put_text, put_varint
 
 NO_ID: Final = "N/A"
 """Request id of a response to an unreadable or unread request (nwaku)."""

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.archive.api import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -21,7 +22,6 @@ from kernel_proc.archive.api import (
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import RateLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits

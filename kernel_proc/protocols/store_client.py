@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, message_hash
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.archive.api import HistoryQuery
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 from kernel_proc.protocols.store_codec import (
     PROTOCOL,

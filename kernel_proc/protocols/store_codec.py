@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import (
+from ipc_schema.protobuf import (
     ProtobufFields,
     put_bytes,
     put_text,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from ipc_schema.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.p2p import addresses, peer_ids
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 
 PROTOCOL: Final = "/libp2p/autonat/1.0.0"
 MAX_MESSAGE: Final = 4096

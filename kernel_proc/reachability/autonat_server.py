@@ -8,10 +8,10 @@ from typing import Final
 
 import trio
 
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import Allowance
 from kernel_proc.reachability.autonat_codec import (
     MAX_MESSAGE,

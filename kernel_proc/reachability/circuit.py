@@ -10,12 +10,12 @@ from typing import Final
 import trio
 
 from ipc_schema.config.addresses import split_circuit
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import BadAddress, DialError, Direction, P2pError, PeerIdText, Stream, StreamClosed
 from kernel_proc.p2p.circuit import StreamTransport
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.reachability.circuit_codec import (
     HOP,
     MAX_MESSAGE,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ipc_schema.protobuf import ProtobufError, ProtobufFields, put_bytes, put_varint
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_varint
 
 HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
 STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"

@@ -38,7 +38,7 @@ ORIGINS: Final = {
     "kernel_proc/protocols/lightpush_codec.py": PROTOBUF,
     "kernel_proc/protocols/metadata.py": PROTOBUF,
     "kernel_proc/protocols/peer_exchange.py": PROTOBUF,
-    "kernel_proc/protocols/protobuf.py": PROTOBUF,
+    "ipc_schema/protobuf.py": PROTOBUF,
     "kernel_proc/protocols/store_codec.py": PROTOBUF,
     "kernel_proc/protocols/sync/codec.py": (
         "tests/unit/kernel_proc/protocols/sync/test_codec.py",

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
-from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
+from ipc_schema.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
 from kernel_proc.protocols.reply_head import put_head, read_head
 
 SUBSCRIBE_PROTOCOL: Final = "/vac/waku/filter-subscribe/2.0.0-beta1"

@@ -15,11 +15,11 @@ from typing import Final
 import trio
 
 from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.p2p.api import Host, PeerIdText, Stream
 from kernel_proc.protocols.filter.codec import PUSH_PROTOCOL, decode_push
 from kernel_proc.protocols.filter.interests import Interests
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError
-from kernel_proc.protocols.protobuf import ProtobufError
 
 log = logging.getLogger(__name__)
 

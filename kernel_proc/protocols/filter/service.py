@@ -20,6 +20,7 @@ import trio
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.kernel.events import SOURCE_FILTER
 from ipc_schema.message import WakuMessage, encode_message
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
@@ -36,7 +37,6 @@ from kernel_proc.protocols.filter.push_link import PushLink, PushParams
 from kernel_proc.protocols.filter.push_queue import PushBudget, PushFrame, PushQueue
 from kernel_proc.protocols.filter.subscriptions import FilterLimits, Subscriptions
 from kernel_proc.protocols.framing import encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import PeerLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits

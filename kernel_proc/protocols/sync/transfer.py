@@ -10,12 +10,12 @@ from typing import Final
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, message_hash
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.archive.api import MAX_TIMESTAMP_DISTANCE_NS, ArchiveBusy, HistoryPage, HistoryQuery
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.sync.invitations import Grants, TransferVerdict
 from kernel_proc.protocols.sync.keys import SyncKey, hash_of, make_key
 from kernel_proc.protocols.sync.stock import SyncStock

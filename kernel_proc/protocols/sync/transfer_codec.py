@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kernel_proc.protocols.protobuf import ProtobufFields, put_bytes, put_text
+from ipc_schema.protobuf import ProtobufFields, put_bytes, put_text
 
 TRANSFER_PROTOCOL: Final = "/vac/waku/transfer/1.0.0"
 MAX_NWAKU_TRANSFER: Final = 153_600

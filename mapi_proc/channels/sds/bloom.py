@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Final
 
-from mapi_proc.channels.protobuf import MalformedProtobufError, fields, put_bytes, put_varint
+from ipc_schema.protobuf import ProtobufError, fields, put_bytes, put_varint
 from mapi_proc.channels.sds.hashes import farm64, murmur32
 
 NIM: Final = "nim"
@@ -76,15 +76,11 @@ class Bloom:
     def encode(self) -> bytes:
         if self.form == JS:
             return _swapped(self.data)
-        return b"".join(
-            (
-                put_bytes(1, bytes(self.data)),
-                put_varint(2, self.capacity),
-                put_varint(3, _ERROR_RATE),
-                put_varint(4, self.hashes),
-                put_varint(5, self.bits),
-            )
-        )
+        out = bytearray()
+        put_bytes(out, 1, self.data)
+        for number, value in enumerate((self.capacity, _ERROR_RATE, self.hashes, self.bits), 2):
+            put_varint(out, number, value)
+        return bytes(out)
 
 
 def decode_bloom(form: str, data: bytes) -> Bloom | None:
@@ -97,12 +93,12 @@ def decode_bloom(form: str, data: bytes) -> Bloom | None:
         return bloom
     words, numbers = b"", {}
     try:
-        for number, _, value in fields(data):
+        for number, value in fields(data):
             if isinstance(value, bytes):
                 words = value if number == 1 else words
             else:
                 numbers[number] = value
-    except MalformedProtobufError:
+    except ProtobufError:
         return None
     bits, hashes = numbers.get(5, 0), numbers.get(4, 0)
     if not (1 <= bits <= 8 * len(words) and 1 <= hashes <= 32 and len(words) <= _MAX_BYTES):

@@ -20,16 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ipc_schema.protobuf import ProtobufError, fields, put_bytes, put_varint, text
 from mapi_proc.channels.keccak import keccak256
-from mapi_proc.channels.protobuf import (
-    BYTES,
-    VARINT,
-    MalformedProtobufError,
-    as_text,
-    fields,
-    put_bytes,
-    put_varint,
-)
 from mapi_proc.channels.sds.bloom import JS, NIM
 
 MAX_ENTRIES: Final = 1000
@@ -104,36 +96,32 @@ def encode_sds(message: SdsMessage) -> bytes:
     them.
     """
     numbers = _NUMBERS[message.form]
-    nim = message.form == NIM
-    parts: list[tuple[int, bytes]] = [
-        (numbers.message, put_bytes(numbers.message, message.message_id.encode())),
-        (numbers.channel, put_bytes(numbers.channel, message.channel_id.encode())),
-    ]
-    if message.lamport is not None:
-        parts.append((numbers.lamport, put_varint(numbers.lamport, message.lamport)))
-    for number, value in (
-        (numbers.sender, message.sender_id.encode()),
-        (numbers.bloom, message.bloom),
-        (numbers.content, message.content),
-    ):
-        if value or (nim and number != numbers.sender):
-            parts.append((number, put_bytes(number, value)))
-    for number, entries in (
-        (numbers.history, message.causal_history),
-        (numbers.repair, message.repair_requests),
-    ):
-        parts += [(number, put_bytes(number, _encode_entry(entry))) for entry in entries]
-    parts.sort(key=lambda part: part[0])
-    return b"".join(part for _, part in parts)
+    values: dict[int, list[bytes]] = {
+        numbers.message: [message.message_id.encode()],
+        numbers.channel: [message.channel_id.encode()],
+        numbers.sender: [message.sender_id.encode()] if message.sender_id else [],
+        numbers.history: [_encode_entry(entry) for entry in message.causal_history],
+        numbers.repair: [_encode_entry(entry) for entry in message.repair_requests],
+    }
+    for number, value in ((numbers.bloom, message.bloom), (numbers.content, message.content)):
+        values[number] = [value] if value or message.form == NIM else []
+    out = bytearray()
+    for number in sorted((*values, numbers.lamport)):
+        if number == numbers.lamport:
+            put_varint(out, number, message.lamport)
+        for value in values.get(number, ()):
+            put_bytes(out, number, value)
+    return bytes(out)
 
 
 def _encode_entry(entry: HistoryEntry) -> bytes:
-    out = put_bytes(1, entry.message_id.encode())
+    out = bytearray()
+    put_bytes(out, 1, entry.message_id.encode())
     if entry.hint:
-        out += put_bytes(2, entry.hint)
+        put_bytes(out, 2, entry.hint)
     if entry.sender_id:
-        out += put_bytes(3, entry.sender_id.encode())
-    return out
+        put_bytes(out, 3, entry.sender_id.encode())
+    return bytes(out)
 
 
 def decode_sds(data: bytes) -> SdsMessage:
@@ -141,30 +129,29 @@ def decode_sds(data: bytes) -> SdsMessage:
     try:
         found = list(fields(data))
         form = NIM
-        if any(number == 2 and kind == BYTES for number, kind, _ in found):
+        if any(number == 2 and isinstance(value, bytes) for number, value in found):
             form = JS
         return _decode(form, found)
-    except MalformedProtobufError as error:
+    except ProtobufError as error:
         raise SdsError(f"not an SDS message: {error}") from error
 
 
-def _decode(form: str, found: list[tuple[int, int, int | bytes]]) -> SdsMessage:
+def _decode(form: str, found: list[tuple[int, int | bytes]]) -> SdsMessage:
     numbers = _NUMBERS[form]
     single: dict[int, bytes] = {}
     lamport: int | None = 0 if form == NIM else None
     history: list[HistoryEntry] = []
     repairs: list[HistoryEntry] = []
-    for number, kind, value in found:
-        if kind == VARINT and isinstance(value, int):
+    for number, value in found:
+        if isinstance(value, int):
             if number == numbers.lamport:
                 lamport = value
-        elif isinstance(value, bytes):
-            if number == numbers.history:
-                history.append(_decode_entry(value))
-            elif number == numbers.repair:
-                repairs.append(_decode_entry(value))
-            else:
-                single[number] = value
+        elif number == numbers.history:
+            history.append(_decode_entry(value))
+        elif number == numbers.repair:
+            repairs.append(_decode_entry(value))
+        else:
+            single[number] = value
     name = _identifier(single.get(numbers.message, b""), "message id")
     if max(len(history), len(repairs)) > MAX_ENTRIES:
         raise SdsError(f"{max(len(history), len(repairs))} entries of history or repair requests")
@@ -172,7 +159,7 @@ def _decode(form: str, found: list[tuple[int, int, int | bytes]]) -> SdsMessage:
         form,
         name,
         _identifier(single.get(numbers.channel, b""), "channel id"),
-        as_text(single.get(numbers.sender, b"")),
+        text(single.get(numbers.sender, b"")),
         lamport,
         tuple(history),
         single.get(numbers.bloom, b""),
@@ -184,7 +171,7 @@ def _decode(form: str, found: list[tuple[int, int, int | bytes]]) -> SdsMessage:
 def _identifier(value: bytes, name: str) -> str:
     if not 0 < len(value) <= _MAX_ID:
         raise SdsError(f"a {name} of {len(value)} bytes")
-    return as_text(value)
+    return text(value)
 
 
 def _decode_entry(value: bytes) -> HistoryEntry:
@@ -198,13 +185,13 @@ def _decode_entry(value: bytes) -> HistoryEntry:
             at = end
     if at != size or not parts[0]:
         return _decode_any_entry(value)
-    return HistoryEntry(as_text(parts[0]), parts[1], as_text(parts[2]))
+    return HistoryEntry(text(parts[0]), parts[1], text(parts[2]))
 
 
 def _decode_any_entry(value: bytes) -> HistoryEntry:
     try:
-        single = {number: part for number, _, part in fields(value) if isinstance(part, bytes)}
+        single = {number: part for number, part in fields(value) if isinstance(part, bytes)}
         name = _identifier(single.get(1, b""), "message id")
-        return HistoryEntry(name, single.get(2, b""), as_text(single.get(3, b"")))
-    except (MalformedProtobufError, SdsError):
+        return HistoryEntry(name, single.get(2, b""), text(single.get(3, b"")))
+    except (ProtobufError, SdsError):
         return HistoryEntry(_identifier(value, "message id"))

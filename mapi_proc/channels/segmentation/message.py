@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mapi_proc.channels.protobuf import BYTES, MalformedProtobufError, fields, put_bytes, put_varint
+from ipc_schema.protobuf import ProtobufError, fields, put_bytes, put_varint
 
 HASH_SIZE: Final = 32
 
@@ -49,21 +49,13 @@ class SegmentMessage(NamedTuple):
 
 def encode_segment(segment: SegmentMessage) -> bytes:
     """Encode the newest form: fields ascending, default values left out."""
-    parts = [put_bytes(1, segment.payload_hash)]
-    parts += [
-        put_varint(number, value)
-        for number, value in (
-            (2, segment.payload_length),
-            (3, segment.position),
-            (4, segment.data_count),
-            (5, segment.parity_count),
-            (6, int(segment.is_parity)),
-        )
-        if value
-    ]
-    if segment.payload:
-        parts.append(put_bytes(7, segment.payload))
-    return b"".join(parts)
+    payload_hash, *numbers, payload = segment
+    out = bytearray()
+    put_bytes(out, 1, payload_hash)
+    for number, value in enumerate(numbers, 2):
+        put_varint(out, number, value or None)
+    put_bytes(out, 7, payload or None)
+    return bytes(out)
 
 
 def decode_segment(data: bytes) -> SegmentMessage:
@@ -71,12 +63,12 @@ def decode_segment(data: bytes) -> SegmentMessage:
     numbers: dict[int, int] = {}
     texts: dict[int, bytes] = {}
     try:
-        for number, kind, value in fields(data):
-            if kind == BYTES and isinstance(value, bytes):
+        for number, value in fields(data):
+            if isinstance(value, bytes):
                 texts[number] = value
-            elif isinstance(value, int):
+            else:
                 numbers[number] = value
-    except MalformedProtobufError as error:
+    except ProtobufError as error:
         raise SegmentError("Undecodable", f"not a segment: {error}") from error
     payload_hash = texts.get(1)
     if payload_hash is None:

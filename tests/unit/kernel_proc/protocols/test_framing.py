@@ -7,9 +7,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipc_schema.protobuf import ProtobufError, fields, packed_varints
 from kernel_proc.p2p.api import StreamClosed
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError, fields, packed_varints
 from tests.support.aio import trio_test
 
 

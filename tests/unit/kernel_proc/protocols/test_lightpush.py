@@ -18,6 +18,7 @@ from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.events import SOURCE_RELAY
 from ipc_schema.message import WakuMessage, decode_message, encode_message, message_hash
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
 from kernel_proc.protocols import lightpush_codec as codec
@@ -32,7 +33,6 @@ from kernel_proc.protocols.lightpush_codec import (
     PushResponse,
 )
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import AllFailed, BadAnswer, NoAnswer, RequestRefused
 from kernel_proc.relay.messages import PublishResult, RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.config.ratelimits import RateLimit
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Stream
 from kernel_proc.protocols.framing import MessageReader, encode_frame
@@ -26,7 +27,6 @@ from kernel_proc.protocols.peer_exchange import (
     encode_response,
 )
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import AllFailed, call
 from tests.support.memory_hosts import MemoryNetwork, memory_network
 from tests.support.mock_clock import mock_clock_test

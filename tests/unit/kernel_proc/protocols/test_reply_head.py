@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.protocols.protobuf import MissingField, ProtobufError, ProtobufFields, put_text, put_varint
+from ipc_schema.protobuf import MissingField, ProtobufError, ProtobufFields, put_text, put_varint
 from kernel_proc.protocols.reply_head import ReplyHead, put_head, read_head
 
 TEXT = st.text(max_size=40)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipc_schema.message import WakuMessage, encode_message, message_hash
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.archive.api import (
     ArchiveBusy,
     ArchivedMessage,
@@ -29,7 +30,6 @@ from kernel_proc.protocols import store_client
 from kernel_proc.protocols import store_codec as codec
 from kernel_proc.protocols.framing import MessageReader, encode_frame
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import AllFailed, BadAnswer, RequestRefused
 from kernel_proc.protocols.store import MAX_PAGE_BYTES, StoreService, cut
 from kernel_proc.protocols.store_client import History, StoreClient, local_history, read_page

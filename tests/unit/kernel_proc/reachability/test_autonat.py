@@ -11,10 +11,10 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Host, PeerConnection, Stream, StreamHandler
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.reachability.autonat import SETTLED_PERIOD, AutonatClient
 from kernel_proc.reachability.autonat_codec import (
     PROTOCOL,

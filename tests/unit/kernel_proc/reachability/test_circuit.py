@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.config.addresses import split_circuit
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p import addresses, peer_ids
 from kernel_proc.p2p.api import Stream
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.varint import encode as varint
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.reachability import circuit
 from kernel_proc.reachability.circuit import SLACK, CircuitClient, renewal_is_due
 from kernel_proc.reachability.circuit_codec import (

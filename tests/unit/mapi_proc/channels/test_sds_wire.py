@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapi_proc.channels.keccak import keccak256
-from mapi_proc.channels.protobuf import put_bytes, put_varint
 from mapi_proc.channels.sds.bloom import JS, NIM, Bloom, bloom_positions, decode_bloom
 from mapi_proc.channels.sds.hashes import farm64, murmur32
 from mapi_proc.channels.sds.message import (
@@ -28,6 +27,7 @@ from mapi_proc.channels.sds.message import _decode_any_entry as decode_any_entry
 from mapi_proc.channels.sds.message import _decode_entry as decode_entry
 from mapi_proc.channels.sds.message import _encode_entry as encode_entry
 from mapi_proc.channels.sds.rolling import NARROW, REFERENCE, RollingBloom, Window
+from tests.unit.mapi_proc.channels.wire import put_bytes, put_varint
 
 VECTORS = Path(__file__).parent / "vectors"
 JS_SDS: dict[str, Any] = json.loads((VECTORS / "js_sds.json").read_text())

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapi_proc.channels.keccak import keccak256
-from mapi_proc.channels.protobuf import put_bytes, put_varint
 from mapi_proc.channels.segmentation.join import Joined, Joiner, JoinLimits
 from mapi_proc.channels.segmentation.message import (
     UNKNOWN_LENGTH,
@@ -24,6 +23,7 @@ from mapi_proc.channels.segmentation.split import (
     parity_count,
     split_payload,
 )
+from tests.unit.mapi_proc.channels.wire import put_bytes, put_varint
 
 HASH = bytes(range(32))
 SMALL = SplitLimits(segment_size=192)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.message import WakuMessage, encode_message
+from ipc_schema.protobuf import MissingField, ProtobufError
 from kernel_proc.protocols.filter.codec import (
     FilterRequest,
     FilterResponse,
@@ -21,7 +22,6 @@ from kernel_proc.protocols.filter.codec import (
     encode_request,
     encode_response,
 )
-from kernel_proc.protocols.protobuf import MissingField, ProtobufError
 from tests.unit.kernel_proc.protocols.filter.support import PUSHES, REQUESTS, RESPONSES
 
 TOPIC = "/waku/2/rs/42/0"

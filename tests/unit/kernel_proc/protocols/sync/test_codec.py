@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.protocols.protobuf import ProtobufError
+from ipc_schema.protobuf import ProtobufError
 from kernel_proc.protocols.sync.codec import (
     ItemSet,
     RangeKind,

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.p2p.varint import encode as encode_varint
-from kernel_proc.protocols.protobuf import (
+from ipc_schema.protobuf import (
     MissingField,
     ProtobufError,
     ProtobufFields,
@@ -16,6 +15,7 @@ from kernel_proc.protocols.protobuf import (
     put_varint,
     put_zigzag,
 )
+from kernel_proc.p2p.varint import encode as encode_varint
 
 
 @given(st.integers(1, 2**29 - 1), st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.text())

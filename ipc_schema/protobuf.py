@@ -9,10 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kernel_proc.p2p.varint import encode as encode_varint
+from ipc_schema.message import encode_varint
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MAX_VARINT_BYTES = 10
+__all__ = [
+    "MissingField",
+    "ProtobufError",
+    "ProtobufFields",
+    "fields",
+    "packed_varints",
+    "put_bytes",
+    "put_text",
+    "put_varint",
+    "put_zigzag",
+    "text",
+    "unzigzag",
+]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
 _U64 = 2**64 - 1
 
 
@@ -44,23 +58,33 @@ def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
     """
     position, end = 0, len(body)
     while position < end:
-        tag, position = _varint(body, position)
+        tag = body[position]  # tags, lengths and small numbers are one byte, mostly
+        if tag < 0x80:
+            position += 1
+        else:
+            tag, position = _varint(body, position)
         number, kind = tag >> 3, tag & 7
         if number == 0:
             raise ProtobufError("field number 0", "BadWireType")
-        if kind == VARINT:
-            value, position = _varint(body, position)
+        if kind == _VARINT:
+            if position < end and (value := body[position]) < 0x80:
+                position += 1
+            else:
+                value, position = _varint(body, position)
             yield number, value
             continue
-        if kind == BYTES:
-            length, position = _varint(body, position)
-        elif kind in (FIXED32, FIXED64):
-            length = 4 if kind == FIXED32 else 8
+        if kind == _BYTES:
+            if position < end and (length := body[position]) < 0x80:
+                position += 1
+            else:
+                length, position = _varint(body, position)
+        elif kind in (_FIXED32, _FIXED64):
+            length = 4 if kind == _FIXED32 else 8
         else:
             raise ProtobufError(f"wire type {kind}", "BadWireType")
         if length > end - position:
             raise ProtobufError("field exceeds the message", "MessageIncomplete")
-        if kind == BYTES:
+        if kind == _BYTES:
             yield number, body[position : position + length]
         position += length
 
@@ -144,7 +168,7 @@ def unzigzag(value: int) -> int:
 def _varint(body: bytes, position: int) -> tuple[int, int]:
     # Ten bytes carry 70 bits: what exceeds 64 is cut off, as the protobuf libraries do.
     value, shift = 0, 0
-    for index in range(position, min(position + MAX_VARINT_BYTES, len(body))):
+    for index in range(position, min(position + _MAX_VARINT_BYTES, len(body))):
         byte = body[index]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -159,7 +183,7 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
 def put_varint(out: bytearray, field: int, value: int | None) -> None:
     """Append an unsigned number below 2^64 (also a bool or an enum)."""
     if value is not None:
-        out += encode_varint(field << 3 | VARINT)
+        out += encode_varint(field << 3 | _VARINT)
         out += encode_varint(value)
 
 
@@ -172,7 +196,7 @@ def put_zigzag(out: bytearray, field: int, value: int | None) -> None:
 def put_bytes(out: bytearray, field: int, value: bytes | bytearray | None) -> None:
     """Append bytes or a nested message, even if empty: nwaku requires the tags of some."""
     if value is not None:
-        out += encode_varint(field << 3 | BYTES)
+        out += encode_varint(field << 3 | _BYTES)
         out += encode_varint(len(value))
         out += value
 
