@@ -60,10 +60,12 @@ class SendState(Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    __hash__ = object.__hash__  # members are singletons, and Enum's own is a function in Python
+    @property
+    def final(self) -> bool:
+        return self in _FINAL
 
-    def __init__(self, name: str) -> None:
-        self.final: bool = name in ("sent", "unconfirmed", "failed", "cancelled")
+
+_FINAL: Final = frozenset({SendState.SENT, SendState.UNCONFIRMED, SendState.FAILED, SendState.CANCELLED})
 
 
 class Published(NamedTuple):
