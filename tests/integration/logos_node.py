@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from logos_deploy.node.handles import ProcessHandle
+from tests.support.fork_server import start_module
 
 LOGOS = (sys.executable, "-m", "logos_deploy")
 DEADLINE = 40.0
@@ -28,10 +29,21 @@ def clean_environment() -> dict[str, str]:
 
 def logos(*arguments: str, timeout: float = DEADLINE, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    done = subprocess.run(
-        [*LOGOS, *arguments], input=stdin, capture_output=True, timeout=timeout, env=clean_environment()
-    )
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    if stdin:
+        done = subprocess.run(
+            [*LOGOS, *arguments], input=stdin, capture_output=True, timeout=timeout, env=clean_environment()
+        )
+        return subprocess.CompletedProcess(
+            arguments, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start_module("logos_deploy", arguments, output, errors=errors, env=clean_environment())
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        texts = [(file.seek(0), file.read().decode())[1] for file in (output, errors)]
+    return subprocess.CompletedProcess(arguments, code, *texts)
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = DEADLINE) -> None:

@@ -17,15 +17,18 @@ from tests.support.kernel_process import eventually
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("module", ["kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge"])
+@pytest.mark.parametrize(
+    "module", ["kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge", "logos_deploy"]
+)
 def test_the_same_output_and_exit_code(tmp_path: Path, module: str) -> None:
     arguments = ["--no-such-option"]
     usual = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, check=False)
-    with (tmp_path / "log").open("w+b") as log:
-        process = start_module(module, arguments, log)
+    with (tmp_path / "log").open("w+b") as log, (tmp_path / "errors").open("w+b") as errors:
+        process = start_module(module, arguments, log, errors=errors)
         assert process.wait(20) == usual.returncode == process.poll()
-        log.seek(0)
-        assert log.read() == usual.stdout + usual.stderr
+        for file, text in ((log, usual.stdout), (errors, usual.stderr)):
+            file.seek(0)
+            assert file.read() == text
 
 
 def test_its_own_environment_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

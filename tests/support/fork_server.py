@@ -1,9 +1,9 @@
 """Start processes of the tests by fork, from one that has imported their modules already.
 
-A run of the suite starts more than a thousand kernels and Messaging APIs, and most of what a start costs is
-its imports. A fork server, one for each program and pytest worker, imports once. Each process is forked from
-it and runs the module as `python -m` does: with arguments, environment, directory and output of its own, up
-to the ordinary end of the interpreter.
+A run of the suite starts more than a thousand kernels, Messaging APIs and commands, and most of what a start
+costs is its imports. A fork server, one for each program and pytest worker, imports once. Each process is
+forked from it and runs the module as `python -m` does: with arguments, environment, directory and output of
+its own, up to the ordinary end of the interpreter.
 
 `tests/conftest.py` allows it; benches, soak and chaos do not. `LOGOS_TESTS_FORK=0` starts all by exec.
 """
@@ -33,6 +33,7 @@ _PRELOADED: Final = {
     "mapi_proc": ("mapi_proc.__main__", "mapi_proc.api", "uvloop"),
     "logos_bridge": ("logos_bridge.__main__", "logos_bridge.service", "uvloop"),
     "logos_gateway": ("logos_gateway.__main__", "logos_gateway.service"),
+    "logos_deploy": ("logos_deploy.cli",),
 }
 """What each program imports until it serves."""
 _MAX_REQUEST: Final = 1 << 17
@@ -64,19 +65,21 @@ def start_module(
     arguments: Sequence[str],
     log: IO[bytes],
     *,
+    errors: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     through: Sequence[str] = (),
     constants: Mapping[str, float] | None = None,
 ) -> ChildProcess:
-    """Run `python -m module` without standard input; what it writes goes to `log`.
+    """Run `python -m module` without standard input; what it writes goes to `log`, or its standard error to
+    `errors`.
 
     `through`: a command that runs it as its arguments, under limits or in a place of its own. `constants`:
     see `tests.support.with_constants`. With either it has an interpreter of its own.
     """
     if _allowed and not through and not constants:
-        return _server(module).start(arguments, log, os.environ if env is None else env)
+        return _server(module).start(arguments, log, errors or log, os.environ if env is None else env)
     command = [*through, sys.executable, *with_constants(constants or {}, module), *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors or log, env=env)
 
 
 # -- the side of the tests ---------------------------------------------------------------------------------
@@ -93,10 +96,12 @@ class _Server:
             command = [sys.executable, "-m", __name__, module, str(number)]
             subprocess.run(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=_ROOT, check=True)
 
-    def start(self, arguments: Sequence[str], log: IO[bytes], env: Mapping[str, str]) -> _ForkedProcess:
+    def start(
+        self, arguments: Sequence[str], log: IO[bytes], errors: IO[bytes], env: Mapping[str, str]
+    ) -> _ForkedProcess:
         request = {"arguments": list(arguments), "env": dict(env), "cwd": str(Path.cwd())}
         with self._lock:
-            return _ForkedProcess(self, self._ask(request, log.fileno()))
+            return _ForkedProcess(self, self._ask(request, log.fileno(), errors.fileno()))
 
     def reap(self, process: _ForkedProcess) -> int:
         """Return the exit code of a process that has ended, as `subprocess.Popen` has it."""
@@ -159,7 +164,7 @@ def _serve(control: socket.socket) -> list[str]:
     """Fork on request. Return in each forked process, with its arguments."""
     living: set[int] = set()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST, 1)
+        data, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST, 2)
         if not data:
             for pid in living:
                 os.kill(pid, signal.SIGKILL)
@@ -173,14 +178,15 @@ def _serve(control: socket.socket) -> list[str]:
         pid = os.fork()
         if pid == 0:
             control.close()
-            for number in (1, 2):
-                os.dup2(descriptors[0], number)
-            os.close(descriptors[0])
+            for number, descriptor in zip((1, 2), descriptors, strict=True):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
             os.chdir(request["cwd"])
             os.environ.clear()
             os.environ.update(request["env"])
             return list(request["arguments"])
-        os.close(descriptors[0])
+        for descriptor in descriptors:
+            os.close(descriptor)
         living.add(pid)
         control.send(b"%d" % pid)
 
@@ -196,7 +202,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # shared by all: collecting it again in each would copy it
     sys.argv = [module, *_serve(socket.socket(fileno=int(number)))]
-    del sys.modules[f"{module}.__main__"]  # run afresh, as the command would
+    sys.modules.pop(f"{module}.__main__", None)  # run afresh, as the command would
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,12 +22,18 @@ TWINS = {
 }
 
 
-def modules() -> Iterator[tuple[str, str, ast.Module]]:
+@cache
+def modules() -> list[tuple[str, str, ast.Module]]:
     """Room, module name and syntax of each source file."""
-    for room, path in ROOMS.items():
-        for file in sorted(path.rglob("*.py")):
-            name = ".".join(file.relative_to(path.parent).with_suffix("").parts)
-            yield room, name, ast.parse(file.read_text(encoding="utf-8"))
+    return [
+        (
+            room,
+            ".".join(file.relative_to(path.parent).with_suffix("").parts),
+            ast.parse(file.read_text(encoding="utf-8")),
+        )
+        for room, path in ROOMS.items()
+        for file in sorted(path.rglob("*.py"))
+    ]
 
 
 def is_twin(names: list[str]) -> bool:
