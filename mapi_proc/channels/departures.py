@@ -1,4 +1,4 @@
-"""Hold back what channels send until the transaction it belongs to is on disk."""
+"""Hold back what channels send until its transaction is on disk."""
 
 from __future__ import annotations
 

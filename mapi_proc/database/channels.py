@@ -1,7 +1,7 @@
 """The tables of reliable channels: what is written with a batch, and what is read.
 
-Values are plain here: `mapi_proc.channels.storing` makes them from a channel's changes and back. Nothing of
-this costs a transaction without channels anything.
+Values are plain here: `mapi_proc.channels.storing` converts them from and to a channel's changes. A
+transaction without channels pays nothing for these tables.
 """
 
 from __future__ import annotations

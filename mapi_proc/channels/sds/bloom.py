@@ -1,16 +1,16 @@
 """The Bloom filter of received message ids, in the two forms that are on the wire.
 
-Both take k = 10 positions |A + i·B| mod m of m = 15 · capacity bits, from A = |h(id)| mod m and B = |h(id ‖ "
-b")| mod m; bit b is bit b mod 64 of 64-bit word b div 64. They differ in h (see `hashes`) and in how the
-words travel:
+Both take k = 10 positions |A + i·B| mod m of m = 15 · capacity bits, from A = |h(id)| mod m and
+B = |h(id ‖ " b")| mod m; bit b is bit b mod 64 of 64-bit word b div 64. They differ in h (see `hashes`) and
+in how the words travel:
 
 | form | words | around them |
 |---|---|---|
 | nim | little-endian | protobuf {1 words, 2 capacity, 3 error rate · 10⁶, 4 k, 5 m} |
 | js | big-endian | nothing; always capacity 10 000 |
 
-A filter of either form means nothing to the other one's reader. Ids are ASCII in practice; of others js
-hashes UTF-16 code units, which is not followed here.
+A filter of either form means nothing to a reader of the other. Ids are ASCII in practice: of others, js
+hashes the UTF-16 code units, which is not implemented here.
 """
 
 from __future__ import annotations
