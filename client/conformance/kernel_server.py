@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as unix_socket
 from typing import Any, Final
 
 import zmq
@@ -32,6 +34,7 @@ class ScriptedKernel(ScriptedServer):
         self.muted = self.hung = False
         self._events: zmq.Socket[bytes] | None = None
         self._control: zmq.Socket[bytes] | None = None
+        self._unwelcoming: unix_socket | None = None
         super().__init__(directory / "kernel" / "requests")
         self.limits |= {"replay_bytes": 1 << 20, "lease_ttl_ms": 60_000, "lease_renew_ms": 10_000}
 
@@ -57,6 +60,9 @@ class ScriptedKernel(ScriptedServer):
             if socket is not None:
                 socket.close()
         self._events = self._control = None
+        if self._unwelcoming is not None:
+            self._unwelcoming.close()
+            self._unwelcoming = None
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -104,6 +110,32 @@ class ScriptedKernel(ScriptedServer):
         """Stop sending heartbeats and answering on the control socket."""
         self.muted = self.hung = True
 
+    def turn_away(self) -> None:
+        """End the next connection to the control socket at once."""
+        assert self._control is not None
+        self._control.close()
+        self._control = None
+        path = self.directory / "kernel" / "control"
+        while path.exists():  # libzmq's own thread removes it
+            time.sleep(0.001)
+        self._unwelcoming = unix_socket(AF_UNIX)
+        self._unwelcoming.bind(str(path))
+        self._unwelcoming.listen()
+        self._unwelcoming.setblocking(False)
+
+    def _welcome(self) -> None:
+        """Be there for the connections after one that was turned away."""
+        assert self._unwelcoming is not None
+        try:
+            visitor, _ = self._unwelcoming.accept()
+        except BlockingIOError:
+            return
+        visitor.close()
+        self._unwelcoming.close()
+        self._unwelcoming = None
+        (self.directory / "kernel" / "control").unlink()
+        self._control = self._bind(zmq.ROUTER, "control")
+
     def recover(self) -> None:
         """End `mute` and `hang`."""
         self.muted = self.hung = False
@@ -129,8 +161,9 @@ class ScriptedKernel(ScriptedServer):
             self._beat_at = 0.0
         if time.monotonic() >= self._beat_at and not self.muted:
             self.beat()
-        assert self._control is not None
-        while not self.hung and self._control.poll(0):
+        if self._unwelcoming is not None:
+            self._welcome()
+        while self._control is not None and not self.hung and self._control.poll(0):
             identity, *frames = self._control.recv_multipart()
             request, _ = decode_request(frames)
             body = {"ready": True, "state": "READY", "version": "scripted", "pid": 1, "uptime_ms": 1}

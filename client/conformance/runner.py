@@ -336,6 +336,10 @@ class _Run:
         if self.server.app.position > step["sent_at_most"]:
             raise Broken(f"{self.server.app.position} were asked for")
 
+    def _visits_at_most(self, step: dict[str, Any]) -> None:
+        if (count := self.server.visits()) > step["visits_at_most"]:
+            raise Broken(f"it has connected {count} times")
+
     def _settled(self, _step: dict[str, Any]) -> None:
         end = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < end:
@@ -377,7 +381,9 @@ def plain(value: Any) -> Any:
 
 def fits(pattern: Any, value: Any) -> bool:
     """Return whether a value matches a pattern: a map has its keys, others are equal. Integers may be texts,
-    nil may be absent."""
+    nil may be absent; `{"$has": …}` is a part of a text."""
+    if isinstance(pattern, dict) and "$has" in pattern:
+        return isinstance(value, str) and pattern["$has"] in value
     if isinstance(pattern, dict):
         if not isinstance(value, dict):
             return False

@@ -79,6 +79,8 @@ class ScriptedServer:
         """Stream ids, and the instances that gave them."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket: zmq.Socket[bytes] | None = None
+        self._other: zmq.Socket[bytes] | None = None
+        self._visits = 0
         self.start()
 
     # -- its life --------------------------------------------------------------------------------------------
@@ -100,6 +102,26 @@ class ScriptedServer:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+        if self._other is not None:
+            self.visits()
+            self._other.disable_monitor()
+            self._other.close()
+            self._other = None
+
+    def other_kind(self) -> None:
+        """Have a socket under the same path that takes no requests."""
+        self.stop()
+        self._other = self._context.socket(zmq.XPUB)
+        self._other.setsockopt(zmq.LINGER, 0)
+        self._accepted = self._other.get_monitor_socket(zmq.EVENT_ACCEPTED)
+        self._other.bind(self.endpoint)
+
+    def visits(self) -> int:
+        """Return how many connections to the socket of another kind there were."""
+        while self._other is not None and self._accepted.poll(0):
+            self._accepted.recv_multipart()
+            self._visits += 1
+        return self._visits
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:

@@ -44,6 +44,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
     "No more requests under way than the server takes": ("in-flight",),
     "Nothing of a dead conversation reaches the next server": ("stale",),
     "Outlives its server, however far it is behind": ("outlives",),
+    "Says what is wrong with an endpoint of another kind": ("other-kind", "other-server"),
     "Keepalive": ("keepalive",),
     "Subscriptions, refused topics": ("subscribe-errors",),
     "Sends under an idempotency key": ("send-id",),

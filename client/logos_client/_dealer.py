@@ -29,6 +29,8 @@ _EVENTS: Final = int(
 #: a few dozen clients at a time, and after a restart all come at once.
 _RECONNECT: Final = 0.05
 _RECONNECT_MAX: Final = 0.25
+#: The same where connections end before their handshake: waiting a moment does not change what listens there.
+_STRANGE_MAX: Final = 3.2
 #: Of every reply and event. Anything shorter is not a message; see `behind_a_short_one`.
 _LEAST_FRAMES: Final = 3
 
@@ -69,7 +71,8 @@ class ReconnectingDealer:
         self._shaken = False
         self.strange: bool = False
         """True if the last connection was lost before its handshake: the listener is a socket of another
-        kind."""
+        kind,
+        or a server that is full or turns this user away."""
         self._delay = _RECONNECT
         self._retry: asyncio.TimerHandle | None = None
         self._dealer = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
@@ -92,6 +95,8 @@ class ReconnectingDealer:
             if lost:
                 self._shaken, self.strange = False, not self._shaken
                 self.socket.drain_now()
+            elif self._retry is None:
+                self.strange = False  # nothing listens there
         finally:  # also if a message's handler raised: libzmq makes no connection by itself
             self._give_up()
             if lost:
@@ -102,8 +107,10 @@ class ReconnectingDealer:
         if self._retry is not None or self.socket.closed:
             return
         self.socket.disconnect(self._endpoint)
-        self._retry = self._loop.call_later(self._delay + random.random() * _RECONNECT, self._connect)  # noqa: S311
-        self._delay = min(2 * self._delay, _RECONNECT_MAX)
+        longest = _STRANGE_MAX if self.strange else _RECONNECT_MAX
+        delay = min(self._delay, longest) + random.random() * _RECONNECT  # noqa: S311
+        self._retry = self._loop.call_later(delay, self._connect)
+        self._delay = min(2 * self._delay, longest)
 
     def _connect(self) -> None:
         self._monitor.drain_now()  # what it still says is about the connection before

@@ -100,6 +100,7 @@ class Connection {
   bool meet(const Id& instance);
 
   void watch_link();
+  void noticed(std::uint16_t kind);
   void connected();
   void disconnected();
   void reconnect();

@@ -18,6 +18,8 @@ constexpr auto kConflictGrace = 3s;
 constexpr auto kSilence = 4s;  // without a word from the server: ask whether it still knows us
 constexpr auto kIdle = 10s;    // without a word from us: the server gives us up after 30 s
 constexpr Clock::duration kReconnectMax = 250ms;
+/// The same where connections end before their handshake: waiting a moment does not change what listens there.
+constexpr Clock::duration kStrangeMax = 3200ms;
 
 }  // namespace
 
@@ -28,19 +30,25 @@ void Connection::watch_link() {
     if (!event.more() || !monitor_.recv(address)) continue;
     std::uint16_t kind = 0;
     std::memcpy(&kind, event.data(), sizeof kind);
-    if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-      if (reconnect_timer_) continue;  // it is about a connection that was given up
-      shaken_ = true;
-      strange_ = false;
-      reconnect_delay_ = kReconnect;
-      connected();
-    } else if (kind == ZMQ_EVENT_CONNECT_RETRIED) {
-      reconnect();
-    } else {
-      strange_ = !shaken_;
-      shaken_ = false;
-      disconnected();
-    }
+    noticed(kind);
+  }
+}
+
+void Connection::noticed(std::uint16_t kind) {
+  if (kind == ZMQ_EVENT_DISCONNECTED) {
+    strange_ = !shaken_;
+    shaken_ = false;
+    disconnected();
+  } else if (reconnect_timer_) {
+    return;  // it is about a connection that was given up
+  } else if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+    shaken_ = true;
+    strange_ = false;
+    reconnect_delay_ = kReconnect;
+    connected();
+  } else {
+    strange_ = false;  // nothing listens there
+    reconnect();
   }
 }
 
@@ -62,8 +70,14 @@ void Connection::reconnect() {
   if (state_ == State::kClosed || reconnect_timer_) return;
   socket_.disconnect(endpoint_);
   std::uniform_int_distribution<Clock::rep> share(0, kReconnect.count());
-  arm(reconnect_timer_, reconnect_delay_ + Clock::duration(share(random_)), [this] { socket_.connect(endpoint_); });
-  reconnect_delay_ = std::min(reconnect_delay_ * 2, kReconnectMax);
+  const Clock::duration longest = strange_ ? kStrangeMax : kReconnectMax;
+  arm(reconnect_timer_, std::min(reconnect_delay_, longest) + Clock::duration(share(random_)), [this] {
+    zmq::message_t about_the_one_before;
+    while (monitor_.recv(about_the_one_before, zmq::recv_flags::dontwait)) {
+    }
+    socket_.connect(endpoint_);
+  });
+  reconnect_delay_ = std::min(reconnect_delay_ * 2, longest);
 }
 
 /// What was asked on this connection has no answer any more, and nothing of it may reach a successor.

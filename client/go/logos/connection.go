@@ -32,7 +32,8 @@ const (
 	// at a time, and after a restart all come at once (§1).
 	reconnect       = 50 * time.Millisecond
 	reconnectMax    = 250 * time.Millisecond
-	defaultInFlight = 64 // until the hello says how many
+	strangeMax      = 3200 * time.Millisecond // where connections end before their handshake: a moment does not change what listens there
+	defaultInFlight = 64                      // until the hello says how many
 	helloFirst      = "hello first"
 )
 
@@ -195,7 +196,8 @@ func (c *connection) whenReady(ctx context.Context) error {
 			}
 			hint := " (" + string(now) + ")"
 			if strange {
-				hint = ": what listens there takes no requests (an events socket, or no server of this contract)"
+				hint = ": what listens there takes no requests (an events socket, or no server of this contract), is full, " +
+					"or turns this user away (allowed-uid)"
 			}
 			late := newError(CodeNotReady, "no answer from %s in time%s", c.endpoint, hint)
 			late.cause = context.DeadlineExceeded

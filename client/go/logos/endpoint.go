@@ -49,8 +49,9 @@ func checkName(name string) error {
 
 // Whether a hello was answered by the server that was meant.
 func checkServer(server, wanted string) error {
-	if name, _, _ := strings.Cut(server, "/"); name != wanted && strings.HasPrefix(name, "logos-") {
-		return newError(CodeBadRequest, "this is a %s (%s), not a %s", strings.TrimPrefix(name, "logos-"), server, wanted)
+	kinds := map[string]string{"logos-kernel": "a kernel", "logos-mapi": "a Messaging API"}
+	if name, _, _ := strings.Cut(server, "/"); name != wanted && kinds[name] != "" {
+		return newError(CodeBadRequest, "this is %s (%s), not %s", kinds[name], server, kinds[wanted])
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ func (c *connection) noticed(frames [][]byte) {
 		c.lose("the connection was lost")
 		c.reconnect()
 	case zmq.EVENT_CONNECT_RETRIED: // libzmq would wait now
+		c.mu.Lock()
+		c.strange = c.strange && c.retrying // else nothing listens there
+		c.mu.Unlock()
 		c.lose("the connection was lost")
 		c.reconnect()
 	}
@@ -48,8 +51,12 @@ func (c *connection) reconnect() {
 	}
 	c.retrying = true
 	c.socket.disconnect(c.endpoint)
-	delay := c.retryDelay + rand.N(reconnect)
-	c.retryDelay = min(2*c.retryDelay, reconnectMax)
+	longest := reconnectMax
+	if c.strange {
+		longest = strangeMax
+	}
+	delay := min(c.retryDelay, longest) + rand.N(reconnect)
+	c.retryDelay = min(2*c.retryDelay, longest)
 	c.work(func() {
 		select {
 		case <-time.After(delay):

@@ -95,7 +95,7 @@ func (f *Feed) lookAfter(answers bool) {
 func (k *KernelClient) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
-	s, err := dealer()
+	s, err := probe()
 	if err != nil {
 		return false
 	}

@@ -89,6 +89,15 @@ func dealer() (*socket, error) {
 	return s.orClosed(errors.Join(s.common(), s.zs.SetReconnectIvl(never)))
 }
 
+// A DEALER for one question that any server may answer: so libzmq may connect it again.
+func probe() (*socket, error) {
+	s, err := newSocket(zmq.DEALER)
+	if err != nil {
+		return nil, err
+	}
+	return s.orClosed(errors.Join(s.common(), s.zs.SetReconnectIvl(reconnect)))
+}
+
 func subscriber(topics []string) (*socket, error) {
 	s, err := newSocket(zmq.SUB)
 	if err != nil {

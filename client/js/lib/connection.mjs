@@ -31,6 +31,8 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 // clients at a time, and after a restart all come at once.
 const RECONNECT_MS = 50;
 const RECONNECT_MAX_MS = 250;
+// The same where connections end before their handshake: waiting a moment does not change what listens there.
+const STRANGE_MAX_MS = 3_200;
 
 // libzmq must not reconnect by itself: it would deliver requests for a server that is gone, stale, to its successor. Its
 // option against this, `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message,
@@ -95,7 +97,11 @@ export class Connection {
       if (!this.#retry) this.#connected(); // else it is about a connection that was given up
     });
     this.#socket.events.on("disconnect", () => this.#disconnected());
-    this.#socket.events.on("connect:retry", () => this.#reconnect()); // libzmq would wait now
+    this.#socket.events.on("connect:retry", () => {
+      if (this.#retry) return; // as above
+      this.#strange = false; // nothing listens there
+      this.#reconnect(); // libzmq would wait now
+    });
     try {
       this.#socket.connect(endpoint);
     } catch (error) {
@@ -130,7 +136,7 @@ export class Connection {
 
   #hint() {
     if (!this.#strange) return ` (${this.state})`;
-    return ": what listens there takes no requests (an events socket, or no server of this contract)";
+    return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns this user away (allowed-uid)";
   }
 
   /**
@@ -345,11 +351,12 @@ export class Connection {
   #reconnect() {
     if (this.#retry || this.#socket.closed) return;
     this.#socket.disconnect(this.#endpoint);
+    const longest = this.#strange ? STRANGE_MAX_MS : RECONNECT_MAX_MS;
     this.#retry = setTimeout(() => {
       this.#retry = null;
       this.#socket.connect(this.#endpoint);
-    }, this.#retryMs + Math.random() * RECONNECT_MS).unref();
-    this.#retryMs = Math.min(2 * this.#retryMs, RECONNECT_MAX_MS);
+    }, Math.min(this.#retryMs, longest) + Math.random() * RECONNECT_MS).unref();
+    this.#retryMs = Math.min(2 * this.#retryMs, longest);
   }
 
   /** What was asked on this connection has no answer any more; nothing of it may reach a successor. @param {string} reason */

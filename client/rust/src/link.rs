@@ -58,7 +58,7 @@ pub(crate) struct State {
     pub phase: Phase,
     /// Why the server does not accept us yet.
     pub put_off: Option<Error>,
-    /// The last connection ended before its handshake: what listens there is a socket of another kind.
+    /// The last connection ended before its handshake.
     pub strange: bool,
 }
 
@@ -134,7 +134,10 @@ impl Link {
             return error.clone(); // still so at the end of the wait
         }
         let hint = match (&state.phase, state.strange) {
-            (_, true) => ": what listens there takes no requests, or turns this user away",
+            (_, true) => {
+                ": what listens there takes no requests (an events socket, or no server of this contract), is full, \
+                 or turns this user away (allowed-uid)"
+            }
             (Phase::Greeting, _) => " to hello",
             _ => "",
         };

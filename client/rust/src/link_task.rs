@@ -28,6 +28,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// a time, and after a restart all come at once (§1).
 const RECONNECT: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_millis(250);
+/// The same where connections end before their handshake: waiting a moment does not change what listens there.
+const STRANGE_MAX: Duration = Duration::from_millis(3_200);
 const TICK: Duration = Duration::from_secs(1);
 /// Requests in flight until the hello says how many.
 const IN_FLIGHT: usize = 64;
@@ -184,12 +186,7 @@ impl<S: Session> LinkTask<S> {
     fn round(&mut self) -> bool {
         if std::mem::take(&mut self.monitor_due) {
             while let Some(change) = self.monitor.change() {
-                match change {
-                    Change::Up if self.connect_at.is_some() => {} // about a connection that was given up
-                    Change::Up => self.connected(),
-                    Change::Down => self.disconnected(),
-                    Change::Failed => self.reconnect(),
-                }
+                self.noticed(change);
             }
         }
         if std::mem::take(&mut self.dealer_due) {
@@ -216,6 +213,7 @@ impl<S: Session> LinkTask<S> {
     fn timers(&mut self) {
         let now = Instant::now();
         if self.connect_at.is_some_and(|at| at <= now) {
+            while self.monitor.change().is_some() {} // about the connection that was given up
             self.connect_at = None;
             let _ = self.dealer.connect(&self.endpoint); // it took this endpoint before
             self.dealer_due = true; // that may have consumed an edge
@@ -366,6 +364,18 @@ impl<S: Session> LinkTask<S> {
 
     // -- the connection ----------------------------------------------------------------------------------------------
 
+    fn noticed(&mut self, change: Change) {
+        match change {
+            Change::Down => self.disconnected(),
+            _ if self.connect_at.is_some() => {} // about a connection that was given up
+            Change::Up => self.connected(),
+            Change::Failed => {
+                self.state.send_modify(|state| state.strange = false); // nothing listens there
+                self.reconnect();
+            }
+        }
+    }
+
     fn connected(&mut self) {
         self.shaken = true;
         self.connect_delay = RECONNECT;
@@ -390,8 +400,9 @@ impl<S: Session> LinkTask<S> {
         self.dealer.disconnect(&self.endpoint);
         self.dealer_due = true; // that may have consumed an edge
         let share = f64::from(Bin::<1>::random()[0]) / 256.0;
-        self.connect_at = Some(Instant::now() + self.connect_delay + RECONNECT.mul_f64(share));
-        self.connect_delay = (self.connect_delay * 2).min(RECONNECT_MAX);
+        let longest = if self.state.borrow().strange { STRANGE_MAX } else { RECONNECT_MAX };
+        self.connect_at = Some(Instant::now() + self.connect_delay.min(longest) + RECONNECT.mul_f64(share));
+        self.connect_delay = (self.connect_delay * 2).min(longest);
     }
 
     /// What was asked on this connection has no answer any more; nothing of it may reach a successor.

@@ -73,6 +73,16 @@ impl Socket {
         Ok((Socket::of(socket)?, Socket::of(monitor)?))
     }
 
+    /// A DEALER for one question that any server may answer: so libzmq may connect it again.
+    pub fn probe(endpoint: &str) -> Result<Socket> {
+        let socket = context().socket(SocketType::DEALER).map_err(broken)?;
+        socket.set_reconnect_ivl(RECONNECT_MS).map_err(broken)?;
+        configure(&socket)?;
+        let socket = Socket::of(socket)?;
+        socket.connect(endpoint)?;
+        Ok(socket)
+    }
+
     /// A SUB that is connected and subscribed.
     pub fn subscriber<'a>(endpoint: &str, topics: impl Iterator<Item = &'a [u8]>) -> Result<Socket> {
         let socket = context().socket(SocketType::SUB).map_err(broken)?;

@@ -53,10 +53,7 @@ impl FeedTask {
 
 /// Whether a control socket answers.
 async fn answers(endpoint: String) -> bool {
-    let Ok((mut dealer, _monitor)) = Socket::dealer() else { return false };
-    if dealer.connect(&endpoint).is_err() {
-        return false;
-    }
+    let Ok(mut dealer) = Socket::probe(&endpoint) else { return false };
     let budget = CONTROL_TIMEOUT.as_millis() as u64;
     let question = Outgoing::new(&Id::random(), budget, 0, Call::new("health", Body::new(), Vec::new()));
     let asked = async {
