@@ -116,8 +116,7 @@ class ScriptedKernel(ScriptedServer):
         self._control.close()
         self._control = None
         path = self.directory / "kernel" / "control"
-        while path.exists():  # libzmq's own thread removes it
-            time.sleep(0.001)
+        path.unlink()
         self._unwelcoming = unix_socket(AF_UNIX)
         self._unwelcoming.bind(str(path))
         self._unwelcoming.listen()
