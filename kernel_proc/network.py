@@ -170,9 +170,7 @@ class Network:
             on_peer_exchange=self._offered,
         )
         for validator in self._protected:
-            # Added for every topic (it only checks its own): validators of a single topic are removed when it
-            # is left, and what we publish there without being subscribed must be signed too.
-            relay.add_validator(None, validator)
+            relay.add_validator(validator)
         self.book.relay = relay
         return relay
 

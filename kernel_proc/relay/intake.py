@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import trio
 
@@ -25,7 +25,7 @@ from kernel_proc.relay.rpc import RawMessage
 from kernel_proc.relay.rpc_reader import RpcDecodeError, decode_rpc
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
-from kernel_proc.relay.validation import Validators, Verdict
+from kernel_proc.relay.validation import Validator, Verdict, judge
 
 _new_tuple = tuple.__new__
 log = logging.getLogger(__name__)
@@ -79,8 +79,7 @@ class _Work:
         count = 0  # whatever the clock says, something is done
         while True:
             while messages:
-                if not intake.on_message(peer, messages.popleft(), now, received_ns):
-                    return False
+                intake.on_message(peer, messages.popleft(), now, received_ns)
                 count += 1
                 if count % _LOOK_AT_CLOCK == 0 and time.perf_counter() - started > self._max_hold:
                     return False
@@ -102,14 +101,13 @@ class Intake:
     def __init__(
         self,
         router: Router,
-        validators: Validators,
+        validators: Sequence[Validator],
         links: Mapping[str, PeerLink],
         params: RelayParams,
         counters: dict[str, int],
         *,
         deliver: Callable[[RelayMessage], None],
         flush: Callable[[], None],
-        spawn: Callable[[Callable[[], Awaitable[None]]], None],
     ) -> None:
         self._router = router
         self._validators = validators
@@ -118,10 +116,6 @@ class Intake:
         self.counters = counters
         self._deliver = deliver
         self.flush = flush
-        self._spawn = spawn
-        self._validating: dict[tuple[str, bytes], list[Peer]] = {}
-        """The peers that sent us a message whose validation is still running."""
-        self._settled = trio.lowlevel.ParkingLot()
 
     async def read(self, stream: Stream, peer: Peer) -> None:
         """Serve an inbound stream until it ends or a framing error forces a reset."""
@@ -130,16 +124,10 @@ class Intake:
             while await stream.consume(work.take):
                 if work.error is not None:
                     break
-                while True:
-                    if len(self._validating) >= self._params.queues.validations:
-                        self.flush()
-                        await self._settled.park()
-                    elif work.is_left():
-                        self.flush()
-                        await trio.lowlevel.checkpoint()
-                        work.go_on()
-                    else:
-                        break
+                while work.is_left():
+                    self.flush()
+                    await trio.lowlevel.checkpoint()
+                    work.go_on()
         except StreamClosed:
             return
         if work.error is not None:
@@ -168,59 +156,52 @@ class Intake:
             self._router.on_control(peer, control, now)
         return messages
 
-    def on_message(self, peer: Peer, raw: RawMessage, now: float, received_ns: int) -> bool:
-        """Process one copy of a message. Return False if too many validations are running now."""
+    def on_message(self, peer: Peer, raw: RawMessage, now: float, received_ns: int) -> None:
+        """Process one copy of a message."""
         counters, router = self.counters, self._router
         counters["received"] += 1
         raw_topic, data, signed = raw
         topic = router.topic_of(raw_topic)
         if topic is None:
             counters["not_subscribed"] += 1
-            return True
+            return
         topic.traffic.gross_in += len(data)
         if signed:
             # StrictNoSign (11/WAKU2-RELAY). No penalty: nwaku accepts unsigned messages with `from` and
             # `seqno` and forwards them, so the sender may be an honest forwarder.
             counters["dropped_signed"] += 1
-            return True
+            return
         # The id is over the encoded bytes (11/WAKU2-RELAY); two encodings of one WakuMessage are two
         # messages.
         message_id = message_id_of(data)
         if not router.screen(topic, message_id):
             counters["duplicates"] += 1
-            return True
+            return
         # Larger than the RPC limit of the network: valid for us, but no neighbour would accept the forward.
         if len(data) + _ASIDE > self._params.max_rpc_size and not self._fits(topic, data):
             counters["oversize_ignored"] += 1
-            return True
-        if self._validating:
-            waiting = self._validating.get((topic.name, message_id))
-            if waiting is not None:  # same bytes on the same topic: share the verdict
-                counters["duplicates"] += 1
-                waiting.append(peer)
-                return True
+            return
         try:
             decoded = decode_message(data)
         except MessageDecodeError:
             counters["rejected_undecodable"] += 1
             router.reject(peer, topic, now)
-            return True
+            return
         message = _new_tuple(RelayMessage, (topic.name, data, decoded, message_id, peer.peer_id, received_ns))
         try:
-            verdict = self._validators.check(message)
+            verdict = judge(self._validators, message)
         except Exception:
             # A bug in a validator is not the sender's fault: do not penalise or lose the peer for it.
             counters["validator_errors"] += 1
             log.exception("relay validator raised on %s", topic.name)
-            return True
+            return
         if verdict is Verdict.ACCEPT:
             self._accept(peer, topic, message, now)
-        elif isinstance(verdict, Verdict):
-            self._refuse((peer,), topic, verdict, now)
+        elif verdict is Verdict.IGNORE:
+            counters["ignored"] += 1
         else:
-            self._validate_later(peer, topic, message, verdict)
-            return len(self._validating) < self._params.queues.validations
-        return True
+            counters["rejected"] += 1
+            router.reject(peer, topic, now)
 
     def _fits(self, topic: Topic, data: bytes) -> bool:
         return fits_rpc(topic.raw, len(data), self._params.max_rpc_size)
@@ -236,39 +217,3 @@ class Intake:
             self.counters["forwarded"] += len(targets)
         self.counters["delivered"] += 1
         self._deliver(message)
-
-    def _refuse(self, peers: tuple[Peer, ...], topic: Topic, verdict: Verdict, now: float) -> None:
-        if verdict is Verdict.IGNORE:
-            self.counters["ignored"] += 1
-            return
-        self.counters["rejected"] += 1
-        for peer in peers:
-            self._router.reject(peer, topic, now)
-
-    # -- asynchronous validators ------------------------------------------------------------------------
-
-    def _validate_later(
-        self, peer: Peer, topic: Topic, message: RelayMessage, verdict: Awaitable[Verdict]
-    ) -> None:
-        """Await the verdict in a separate task."""
-        key = (topic.name, message.message_id)
-        senders = self._validating[key] = [peer]
-
-        async def finish() -> None:
-            try:
-                result = await verdict
-            except Exception:
-                self.counters["validator_errors"] += 1
-                log.exception("relay validator raised on %s", topic.name)
-                result = Verdict.IGNORE
-            finally:
-                del self._validating[key]
-                self._settled.unpark_all()
-            now = trio.current_time()
-            if result is not Verdict.ACCEPT:
-                self._refuse(tuple(senders), topic, result, now)
-            elif topic.subscribed and message.message_id not in topic.seen:
-                self._accept(peer, topic, message, now)
-            self.flush()
-
-        self._spawn(finish)

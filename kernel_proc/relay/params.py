@@ -127,8 +127,6 @@ class QueueParams:
     """Join queued frames up to this many bytes per stream write (one Noise transport message)."""
     publish_wait: float = 5.0
     """Seconds to wait for room in a full queue when publishing, before skipping that peer."""
-    validations: int = 64
-    """Maximum asynchronous validations in flight; readers block above it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from kernel_proc.relay.messages import (
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import fits_rpc
-from kernel_proc.relay.validation import Validators, Verdict
+from kernel_proc.relay.validation import Validator, Verdict, judge
 
 _new_tuple = tuple.__new__
 
@@ -29,7 +29,7 @@ class RelayPublisher:
     def __init__(
         self,
         router: Router,
-        validators: Validators,
+        validators: Sequence[Validator],
         links: Mapping[str, PeerLink],
         params: RelayParams,
         counters: dict[str, int],
@@ -47,7 +47,7 @@ class RelayPublisher:
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
     ) -> PublishResult | Awaitable[PublishResult]:
         """Publish an encoded WakuMessage to the peers of a topic. Return an awaitable if that has to wait for
-        a validator, or for room in a queue.
+        room in a queue.
 
         Callers that have what `data` decodes to give it as `message`: it is not decoded again.
 
@@ -59,22 +59,7 @@ class RelayPublisher:
         if not fits_rpc(topic.encode(), len(data), self._params.max_rpc_size):
             raise RelayMessageTooLarge(self._params.max_rpc_size)
         message_id = message_id_of(data)
-        verdict = self._check(topic, data, message, message_id)
-        if not isinstance(verdict, Verdict):
-            return self._publish_judged(verdict, topic, data, message_id, force=force)
-        _need_accepted(verdict, topic)
-        return self._publish(topic, data, message_id, force=force)
-
-    async def _publish_judged(
-        self, verdict: Awaitable[Verdict], topic: str, data: bytes, message_id: bytes, *, force: bool
-    ) -> PublishResult:
-        _need_accepted(await verdict, topic)
-        result = self._publish(topic, data, message_id, force=force)
-        return result if isinstance(result, PublishResult) else await result
-
-    def _publish(
-        self, topic: str, data: bytes, message_id: bytes, *, force: bool
-    ) -> PublishResult | Awaitable[PublishResult]:
+        self._check(topic, data, message, message_id)
         now = self._clock()
         plan = self._router.publish(topic, message_id, data, now, force=force)
         peers = 0
@@ -113,18 +98,16 @@ class RelayPublisher:
         if peers:
             self._router.traffic.of(topic).sent(size, peers)
 
-    def _check(
-        self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes
-    ) -> Verdict | Awaitable[Verdict]:
+    def _check(self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes) -> None:
         """Run our own validators: every peer would penalise us for a message that they reject."""
         if decoded is None:
             try:
                 decoded = decode_message(data)
             except MessageDecodeError as error:
                 raise RelayMessageInvalid(str(error)) from error
-        return self._validators.check(
-            _new_tuple(RelayMessage, (topic, data, decoded, message_id, "", self._wall_clock_ns()))
-        )
+        message = _new_tuple(RelayMessage, (topic, data, decoded, message_id, "", self._wall_clock_ns()))
+        if judge(self._validators, message) is not Verdict.ACCEPT:
+            raise RelayMessageInvalid(f"rejected by a validator of {topic}")
 
     async def _wait_for_room(
         self, links: Sequence[PeerLink], frame: bytes, message_id: bytes, now: float
@@ -143,8 +126,3 @@ class RelayPublisher:
                     nursery.start_soon(wait, link)
         self._counters["publish_timeouts"] += taken.count(False)
         return taken.count(True)
-
-
-def _need_accepted(verdict: Verdict, topic: str) -> None:
-    if verdict is not Verdict.ACCEPT:
-        raise RelayMessageInvalid(f"rejected by a validator of {topic}")

@@ -27,7 +27,7 @@ from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, PxOffer
 from kernel_proc.relay.traffic import TrafficBook
-from kernel_proc.relay.validation import Validator, Validators
+from kernel_proc.relay.validation import Validator
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class RelayService:
         self.on_peer_exchange = on_peer_exchange
         self._host = host
         self._router = Router(self.params.gossip, self.params.score, rng or SystemRandom())
-        self._validators = Validators()
+        self._validators: list[Validator] = []
         self._links: dict[str, PeerLink] = {}
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._nursery: trio.Nursery | None = None
@@ -110,7 +110,6 @@ class RelayService:
             self._counters,
             deliver=self._deliver,
             flush=self._flush,
-            spawn=self._spawn,
         )
 
     # -- life -------------------------------------------------------------------------------------------
@@ -143,10 +142,6 @@ class RelayService:
             self._router.heartbeat(now)
             self._flush()
             due = max(due + gossip.heartbeat_interval, now + gossip.heartbeat_interval / 2)
-
-    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        if self._nursery is not None:
-            self._nursery.start_soon(work)
 
     # -- the host's events ------------------------------------------------------------------------------
 
@@ -264,9 +259,9 @@ class RelayService:
     def subscriptions(self) -> list[str]:
         return self._router.subscriptions()
 
-    def add_validator(self, topic: str | None, validator: Validator) -> None:
-        """Add a validator for the decoded messages on `topic` (None: on every topic)."""
-        self._validators.add(topic, validator)
+    def add_validator(self, validator: Validator) -> None:
+        """Add a validator for the decoded messages on every topic, whether we are subscribed or not."""
+        self._validators.append(validator)
 
     # -- publishing -------------------------------------------------------------------------------------
 

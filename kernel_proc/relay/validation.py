@@ -1,8 +1,8 @@
-"""Message validation: validators per topic, synchronous or asynchronous, and protected shards."""
+"""Message validation: validators, and protected shards."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable
 from enum import Enum
 from hashlib import sha256
 
@@ -22,55 +22,16 @@ class Verdict(Enum):
     """Drop the message and lower the sender's score (P4)."""
 
 
-Validator = Callable[[RelayMessage], Verdict | Awaitable[Verdict]]
-"""Return a verdict, or an awaitable of one.
-
-Messages wait for an awaitable; the peer's reader only does so when too many validations are running.
-"""
+Validator = Callable[[RelayMessage], Verdict]
 
 
-class Validators:
-    """Validators in the order they were added; those for all topics run first."""
-
-    def __init__(self) -> None:
-        self._common: list[Validator] = []
-        self._by_topic: dict[str, list[Validator]] = {}
-        self._chains: dict[str, Sequence[Validator]] = {}
-
-    def add(self, topic: str | None, validator: Validator) -> None:
-        """Add a validator for `topic`, or for every topic if None."""
-        if topic is None:
-            self._common.append(validator)
-        else:
-            self._by_topic.setdefault(topic, []).append(validator)
-        self._chains.clear()
-
-    def check(self, message: RelayMessage) -> Verdict | Awaitable[Verdict]:
-        """Return the first verdict other than ACCEPT, or ACCEPT."""
-        chain = self._chains.get(message.topic)
-        if chain is None:
-            if not (self._common or message.topic in self._by_topic):
-                return Verdict.ACCEPT  # do not cache chains for topics without validators
-            chain = (*self._common, *self._by_topic.get(message.topic, ()))
-            self._chains[message.topic] = chain
-        for index, validator in enumerate(chain):
-            verdict = validator(message)
-            if verdict is Verdict.ACCEPT:
-                continue
-            if isinstance(verdict, Verdict):
-                return verdict
-            return _finish(verdict, chain[index + 1 :], message)
-        return Verdict.ACCEPT
-
-
-async def _finish(first: Awaitable[Verdict], rest: Sequence[Validator], message: RelayMessage) -> Verdict:
-    verdict = await first
-    for validator in rest:
+def judge(validators: Iterable[Validator], message: RelayMessage) -> Verdict:
+    """Return the first verdict other than ACCEPT, or ACCEPT."""
+    for validator in validators:
+        verdict = validator(message)
         if verdict is not Verdict.ACCEPT:
-            break
-        result = validator(message)
-        verdict = result if isinstance(result, Verdict) else await result
-    return verdict
+            return verdict
+    return Verdict.ACCEPT
 
 
 def protected_shard_hash(topic: str, message: WakuMessage) -> bytes:

@@ -250,7 +250,7 @@ async def test_a_defect_in_a_listener_or_validator_costs_no_peer() -> None:
                 raise RuntimeError("defect")
             return Verdict.ACCEPT
 
-        node.relay.add_validator(TOPIC, once)
+        node.relay.add_validator(once)
         await peer.send_message(waku(b"2"))
         await peer.send_message(waku(b"3"))
         await node.until_received(1)

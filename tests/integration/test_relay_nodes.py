@@ -166,7 +166,7 @@ async def test_a_protected_shard_takes_the_owners_messages_only() -> None:
     digest = protected_shard_hash(TOPIC, message)
     signed = encode_message(message._replace(meta=owner.sign_recoverable(digest, hasher=None)[:64]))
     async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
-        b.relay.add_validator(TOPIC, SignedShard(TOPIC, owner.public_key.format(), lambda: now))
+        b.relay.add_validator(SignedShard(TOPIC, owner.public_key.format(), lambda: now))
         await connect(a, b)
         await a.relay.publish(TOPIC, waku(b"unsigned"))
         await a.relay.publish(TOPIC, signed)

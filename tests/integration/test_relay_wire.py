@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import replace
 from hashlib import sha256
 
@@ -10,11 +9,9 @@ import pytest
 import trio
 
 from kernel_proc.p2p.keys import NodeKey
-from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import AGENT_PREFIX, GossipParams, RelayParams
 from kernel_proc.relay.rpc import Control, IHave, Prune, RawMessage, Subscription
 from kernel_proc.relay.rpc_writer import MAX_CONTROL, encode_control
-from kernel_proc.relay.validation import Verdict
 from tests.support.aio import trio_test
 from tests.support.raw_relay import LIMIT, RawPeer, frame, raw_peer
 from tests.support.relay import TOPIC, RelayNode, connect, relay_node, waku
@@ -262,39 +259,6 @@ async def test_no_control_frame_is_above_what_rust_takes_however_much_there_is_t
         await peer.inbound[-1].reset()
         await peer.until(lambda: len(peer.subscriptions) == 9000)
         assert 16_000 < max(peer.frame_sizes) <= MAX_CONTROL
-
-
-@trio_test()
-async def test_asynchronous_validators_hold_a_message_and_share_one_verdict() -> None:
-    gate = trio.Event()
-    asked = 0
-
-    async def slow(message: RelayMessage) -> Verdict:
-        await gate.wait()
-        return Verdict.ACCEPT if message.message.payload == b"good" else Verdict.REJECT
-
-    def validator(message: RelayMessage) -> Awaitable[Verdict]:
-        nonlocal asked
-        asked += 1
-        return slow(message)
-
-    async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
-        node.relay.add_validator(TOPIC, validator)
-        await meshed(one, node)
-        await meshed(two, node)
-        for peer in (one, two):
-            await peer.send_message(waku(b"good"))
-            await peer.send_message(waku(b"bad"))
-        await node.until(lambda: node.relay.counters()["received"] == 4)
-        assert (asked, node.received) == (2, [])
-        gate.set()
-        await node.until_received(1)
-        await node.until(lambda: node.relay.counters()["rejected"] == 1)
-        assert node.payloads == [b"good"]
-        for peer in (one, two):
-            score = node.relay.score(peer.host.peer_id)
-            assert score is not None
-            assert score.invalid == -100
 
 
 @trio_test()

@@ -46,7 +46,7 @@ class _Node:
             on_change=self._on_change,
         )
         self.relay.add_validator(
-            None, SignedShard(PROTECTED_TOPIC, NodeKey.generate().public_key_bytes, time.time_ns)
+            SignedShard(PROTECTED_TOPIC, NodeKey.generate().public_key_bytes, time.time_ns)
         )
         self._publisher = Publisher(self.relay)
 

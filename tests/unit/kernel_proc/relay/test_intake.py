@@ -14,11 +14,10 @@ from ipc_schema.message import WakuMessage, encode_message
 from kernel_proc.p2p.varint import encode as encode_varint
 from kernel_proc.relay.intake import Intake
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import GossipParams, QueueParams, RelayParams, ScoreParams
+from kernel_proc.relay.params import GossipParams, RelayParams, ScoreParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import encode_message as encode_rpc
 from kernel_proc.relay.service import COUNTERS
-from kernel_proc.relay.validation import Validators, Verdict
 from tests.support.aio import trio_test
 
 T = "t"
@@ -60,22 +59,20 @@ class MemoryStream:
 class Reader:
     """An intake with one peer, subscribed to one topic."""
 
-    def __init__(self, nursery: trio.Nursery, max_hold: float = 0.005, **queues: int) -> None:
+    def __init__(self, max_hold: float = 0.005) -> None:
         self.router = Router(GossipParams(), ScoreParams(), Random(1))
         self.router.subscribe(T, 0)
         self.router.add_peer("p", "10.0.0.1", 0, outbound=True)
-        self.validators = Validators()
         self.counters = dict.fromkeys(COUNTERS, 0)
         self.delivered: list[RelayMessage] = []
         self.intake = Intake(
             self.router,
-            self.validators,
+            [],
             {},
-            RelayParams(queues=QueueParams(**queues), max_hold=max_hold),
+            RelayParams(max_hold=max_hold),
             self.counters,
             deliver=self.delivered.append,
             flush=lambda: None,
-            spawn=nursery.start_soon,
         )
 
     async def read(self, *chunks: bytes) -> MemoryStream:
@@ -94,10 +91,9 @@ def run(*chunks: bytes) -> Reader:
     """Feed a fresh reader and return it."""
 
     async def main() -> Reader:
-        async with trio.open_nursery() as nursery:
-            reader = Reader(nursery)
-            await reader.read(*chunks)
-            return reader
+        reader = Reader()
+        await reader.read(*chunks)
+        return reader
 
     return trio.run(main)
 
@@ -132,56 +128,10 @@ def test_messages_come_out_whole_and_in_order_however_they_are_cut(
 
 
 @trio_test()
-async def test_a_reader_waits_when_too_many_validations_are_running() -> None:
-    gate = trio.Event()
-
-    async def slow(_: RelayMessage) -> Verdict:
-        await gate.wait()
-        return Verdict.ACCEPT
-
-    async with trio.open_nursery() as nursery:
-        reader = Reader(nursery, validations=3)
-        reader.validators.add(T, slow)
-        wire = b"".join(publish(b"%d" % n) for n in range(10))
-        nursery.start_soon(reader.read, wire)
-        await trio.testing.wait_all_tasks_blocked()
-        assert reader.counters["received"] == 3
-        gate.set()
-    assert len(reader.delivered) == 10
-
-
-@trio_test()
 async def test_work_that_takes_too_long_is_left_to_the_streams_own_task() -> None:
-    async with trio.open_nursery() as nursery:
-        reader = Reader(nursery, max_hold=-1.0)
-        payloads = [b"%d" % n for n in range(40)]
-        wire = b"".join(map(publish, payloads))
-        await reader.read(wire, wire[:1000], wire[1000:])
-        assert [m.message.payload for m in reader.delivered] == payloads
-        assert reader.counters["duplicates"] == 40
-
-
-@trio_test()
-async def test_a_message_whose_reader_was_cancelled_still_gets_its_verdict() -> None:
-    gate = trio.Event()
-
-    async def slow(_: RelayMessage) -> Verdict:
-        await gate.wait()
-        return Verdict.ACCEPT
-
-    async with trio.open_nursery() as nursery:
-        reader = Reader(nursery, validations=1)
-        reader.validators.add(T, slow)
-        scope = trio.CancelScope()
-
-        async def read() -> None:
-            with scope:
-                await reader.read(publish(b"first"), publish(b"second"))
-
-        nursery.start_soon(read)
-        await trio.testing.wait_all_tasks_blocked()
-        scope.cancel()
-        await trio.testing.wait_all_tasks_blocked()
-        assert reader.counters["received"] == 1
-        gate.set()
-    assert [m.message.payload for m in reader.delivered] == [b"first"]
+    reader = Reader(max_hold=-1.0)
+    payloads = [b"%d" % n for n in range(40)]
+    wire = b"".join(map(publish, payloads))
+    await reader.read(wire, wire[:1000], wire[1000:])
+    assert [m.message.payload for m in reader.delivered] == payloads
+    assert reader.counters["duplicates"] == 40

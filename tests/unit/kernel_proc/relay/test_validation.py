@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-
 import coincurve
 import pytest
 
@@ -11,11 +9,11 @@ from ipc_schema.message import WakuMessage, encode_message
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.validation import (
     SignedShard,
-    Validators,
+    Validator,
     Verdict,
+    judge,
     protected_shard_hash,
 )
-from tests.support.aio import trio_test
 
 TOPIC = "/waku/2/rs/2/0"
 NOW = 1_700_000_000_000_000_000
@@ -112,44 +110,16 @@ MESSAGE = relay_message(WakuMessage(b"p", "/t"))
 def test_the_first_verdict_that_is_not_accept_holds() -> None:
     asked: list[int] = []
 
-    def say(number: int, verdict: Verdict) -> None:
+    def saying(number: int, verdict: Verdict) -> Validator:
         def validator(_: RelayMessage) -> Verdict:
             asked.append(number)
             return verdict
 
-        chain.add(TOPIC, validator)
+        return validator
 
-    chain = Validators()
-    assert chain.check(MESSAGE) is Verdict.ACCEPT
-    say(1, Verdict.ACCEPT)
-    say(2, Verdict.IGNORE)
-    say(3, Verdict.REJECT)
-    assert chain.check(MESSAGE) is Verdict.IGNORE
-    assert asked == [1, 2]
-
-
-def test_common_validators_see_every_topic() -> None:
-    chain = Validators()
-    chain.add("other", lambda _: Verdict.IGNORE)
-    chain.add(None, lambda _: Verdict.REJECT)
-    assert chain.check(MESSAGE) is Verdict.REJECT
-
-
-@trio_test()
-async def test_an_asynchronous_validator_stands_in_the_same_order() -> None:
-    async def accept(_: RelayMessage) -> Verdict:
-        return Verdict.ACCEPT
-
-    async def ignore(_: RelayMessage) -> Verdict:
-        return Verdict.IGNORE
-
-    chain = Validators()
-    chain.add(TOPIC, accept)
-    pending = chain.check(MESSAGE)
-    assert isinstance(pending, Awaitable)
-    assert await pending is Verdict.ACCEPT
-    chain.add(TOPIC, ignore)
-    chain.add(TOPIC, lambda _: Verdict.REJECT)
-    pending = chain.check(MESSAGE)
-    assert isinstance(pending, Awaitable)
-    assert await pending is Verdict.IGNORE
+    chain = [saying(1, Verdict.ACCEPT), saying(2, Verdict.IGNORE), saying(3, Verdict.REJECT)]
+    assert judge([], MESSAGE) is Verdict.ACCEPT
+    assert judge(chain[:1], MESSAGE) is Verdict.ACCEPT
+    assert asked == [1]
+    assert judge(chain, MESSAGE) is Verdict.IGNORE
+    assert asked == [1, 1, 2]
