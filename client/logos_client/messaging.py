@@ -250,29 +250,32 @@ class MessagingClient(ChannelMethods):
         data = as_bytes("payload", payload)
         if request_id is None:
             request_id = methods.request_id_at(time.time_ns(), os.urandom(10))
-        request = methods.SendRequest(
-            request_id=as_bytes("request id", request_id, 16),
-            content_topic=as_text("content topic", content_topic),
-            meta=as_bytes("meta", meta),
-            ephemeral=ephemeral,
-            timestamp=timestamp,
-        )
-        if timestamp is not None and methods.FEATURE_SEND_TIMESTAMP not in self._greeting.features:
-            what = f"{self.server} cannot send with a timestamp of the app's"
-            raise UnknownMethodError(ErrorCode.UNKNOWN_METHOD, what)
+        request_id = as_bytes("request id", request_id, 16)
+        # `SendRequest.to_body` would cost as much as encoding the request does.
+        body: dict[str, Any] = {
+            "request_id": request_id,
+            "content_topic": as_text("content topic", content_topic),
+            "meta": as_bytes("meta", meta),
+            "ephemeral": ephemeral,
+        }
+        if timestamp is not None:
+            if methods.FEATURE_SEND_TIMESTAMP not in self._greeting.features:
+                what = f"{self.server} cannot send with a timestamp of the app's"
+                raise UnknownMethodError(ErrorCode.UNKNOWN_METHOD, what)
+            body["timestamp"] = timestamp
         if len(data) > self.limits.max_payload:  # a smaller payload certainly fits
-            self._check_size(request, data)
-        await self._ask(methods.SEND, request.to_body(), [data], timeout=timeout, repeat=True)
-        return request.request_id
+            self._check_size(content_topic, body["meta"], data)
+        await self._ask(methods.SEND, body, [data], timeout=timeout, repeat=True)
+        return request_id
 
-    def _check_size(self, request: methods.SendRequest, payload: bytes) -> None:
+    def _check_size(self, content_topic: str, meta: bytes, payload: bytes) -> None:
         """Refuse what the network does not accept; MAPI would accept it, and end it in `message_error`.
 
         A frame above the blob limit would even cost us the connection: libzmq closes it unread
         (ZMQ_MAXMSGSIZE).
         """
         network = self.network
-        message = WakuMessage(payload, request.content_topic, timestamp=time.time_ns(), meta=request.meta)
+        message = WakuMessage(payload, content_topic, timestamp=time.time_ns(), meta=meta)
         size = relay_frame_size(len(encode_message(message)), shard_topic(network.cluster, 0))
         if size > network.max_message_size or len(payload) > self.limits.blob_bytes:
             limit = too_large_text(network.max_message_size)

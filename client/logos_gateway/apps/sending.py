@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from ipc_schema.mapi.methods import request_id_at
 from logos_gateway.apps.journal import Journal
-from logos_gateway.bodies import own_body
+from logos_gateway.bodies import own_body, ready_response
 from logos_gateway.json_values import BadBody, decode_json, from_base64
 from logos_gateway.problems import ProblemError
 from logos_gateway.state import gateway_of
@@ -82,8 +82,8 @@ async def answer_send(request: Request) -> Response:
     journal = await open_journal(request)
     await send_from(journal, request_id, body)
     shown = request_id.hex()
-    location = f"{request.scope['path']}/{shown}"
-    return Response(f'{{"requestId":"{shown}"}}', 202, {"Location": location}, "application/json")
+    location = f"{request.scope['path']}/{shown}".encode("latin-1")
+    return ready_response(f'{{"requestId":"{shown}"}}'.encode(), 202, (b"location", location))
 
 
 def _header(request: Request, wanted: bytes) -> str | None:
