@@ -140,6 +140,9 @@ class _TimedProtocol(HttpToolsProtocol):
     connections."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _idle_timer: asyncio.TimerHandle | None = None
+    _idle_since: float | None = None
+    """When the last response ended; None while a request comes or is served."""
     _in_head = True
     _head_bytes = 0
     _refused = False
@@ -181,6 +184,32 @@ class _TimedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")  # ends the parser's work on these bytes
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but with one timer for many idle times: one for each costs a tenth of a request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_SECONDS, self._check_idle)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _check_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return  # the next response starts it again
+        left = self._idle_since + KEEP_ALIVE_SECONDS - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._check_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
     def send_400_response(self, msg: str) -> None:
         if not self._refused:
             refused["malformed"] += 1
@@ -189,6 +218,9 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         self._stall.resume()
         super().connection_lost(exc)
 

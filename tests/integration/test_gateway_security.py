@@ -214,7 +214,11 @@ def test_a_head_beyond_the_limit_is_refused(guarded: GatewayProcess, pieces: int
 
 def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
     """With a gateway of its own: its little patience would also end the requests of other tests."""
-    limits = {"logos_gateway.http_server:HEAD_SECONDS": 2.0, "logos_gateway.bodies:BODY_SECONDS": 2.0}
+    limits = {
+        "logos_gateway.http_server:HEAD_SECONDS": 2.0,
+        "logos_gateway.http_server:KEEP_ALIVE_SECONDS": 2.0,
+        "logos_gateway.bodies:BODY_SECONDS": 2.0,
+    }
     head = b"POST /apps/v1/me/sends HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     slow = (b"GET /version HTT", b"", head + b"Content-Length: 100\r\n\r\nabc")
     with GatewayProcess(directory / "slow", constants=limits) as gateway:
@@ -223,6 +227,10 @@ def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
         assert [answer[:13] for answer in answers] == [b"HTTP/1.1 408 "] * 3
         page = gateway.request("GET", "/metrics", server="metrics").text
         assert 'gateway_connections_refused_total{reason="slow_head"} 2.0' in page
+        # Two requests on one connection, pipelined, and then none: it is closed, and not counted as slow.
+        idle = raw(gateway, b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        assert idle.count(b"HTTP/1.1 200 OK") == 2
+        assert gateway.request("GET", "/metrics", server="metrics").text.count('"slow_head"} 2.0') == 1
 
 
 def test_a_page_whose_name_points_here_gets_nothing(directory: Path) -> None:
