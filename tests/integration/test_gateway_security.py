@@ -229,8 +229,9 @@ def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
         assert 'gateway_connections_refused_total{reason="slow_head"} 2.0' in page
         # Two requests on one connection, pipelined, and then none: it is closed, and not counted as slow.
         idle = raw(gateway, b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
-        assert idle.count(b"HTTP/1.1 200 OK") == 2
-        assert gateway.request("GET", "/metrics", server="metrics").text.count('"slow_head"} 2.0') == 1
+        assert idle.count(b"HTTP/1.1 ") == 2
+        page = gateway.request("GET", "/metrics", server="metrics").text
+        assert 'gateway_connections_refused_total{reason="slow_head"} 2.0' in page
 
 
 def test_a_page_whose_name_points_here_gets_nothing(directory: Path) -> None:
