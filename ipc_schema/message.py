@@ -130,14 +130,14 @@ def encode_message(message: WakuMessage) -> bytes:
 
 # --- decoding ---------------------------------------------------------------------------------------------
 
-_new_tuple = tuple.__new__
+_new_tuple: Final = tuple.__new__
 
 # What nwaku writes after the content topic of an unremarkable message: version in one byte, a timestamp of
 # nine bytes (any date between 1997 and 2116), no meta, no proof:
 # 18 vv 50 <8 continued bytes> <last byte> 5a00 aa0100 f801 <ephemeral>
 _PLAIN_TAIL_SIZE: Final = 20
 _PLAIN_END: Final = b"\x5a\x00\xaa\x01\x00\xf8\x01"
-_plain_tail = Struct("<BBBIIB7sB").unpack_from
+_plain_tail: Final = Struct("<BBBIIB7sB").unpack_from
 
 
 def decode_message(data: bytes | memoryview) -> WakuMessage:

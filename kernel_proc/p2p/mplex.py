@@ -6,6 +6,8 @@ the connection while one stream's buffer is full; if that is not drained in time
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from kernel_proc.p2p import varint
@@ -16,13 +18,13 @@ from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
 from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.stream import MuxedStream
 
-PROTOCOL = "/mplex/6.7.0"
-MAX_MESSAGE = 1 << 20
+PROTOCOL: Final = "/mplex/6.7.0"
+MAX_MESSAGE: Final = 1 << 20
 """Longer frames end the connection, as in the other implementations (mplex spec: 1 MiB)."""
-DRAIN_TIMEOUT = 5.0
+DRAIN_TIMEOUT: Final = 5.0
 """Seconds a full stream may block the connection before it is reset."""
-MAX_VARINT = 9
-UNLIMITED = 2**62
+MAX_VARINT: Final = 9
+UNLIMITED: Final = 2**62
 
 (
     NEW_STREAM,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 import trio
 
@@ -21,19 +22,19 @@ from kernel_proc.p2p.noise import SecureChannel
 from kernel_proc.p2p.output import Count, MuxerOutput
 from kernel_proc.p2p.stream import MuxedStream
 
-SMALL_PIECE = 8
+SMALL_PIECE: Final = 8
 """A noise message smaller than this cannot even hold a yamux frame header."""
-SMALL_FRAME = 16
+SMALL_FRAME: Final = 16
 """A frame body smaller than this counts as useless. js implementations send the length of each message
 separately."""
-EARNED_PER_BYTE = 1 / 64
+EARNED_PER_BYTE: Final = 1 / 64
 """Useless frames a peer may send per useful byte."""
 
-LONGEST_TICK = 2.0
+LONGEST_TICK: Final = 2.0
 """Ticks come at least every second. A longer gap means that we were suspended, and is not held against the
 peer."""
 
-READ_HOLD = 0.002
+READ_HOLD: Final = 0.002
 """Seconds for which a connection is read before other tasks have a turn."""
 
 

@@ -29,10 +29,10 @@ from kernel_proc.p2p._libp2p import (
 from kernel_proc.p2p.buffered import READ_SIZE, BufferedTransport, ByteStream, HandshakeConnection
 from kernel_proc.p2p.scratch import FRAME_ROOM, HEADER_ROOM, Scratch
 
-PROTOCOL = "/noise"
-TAG = 16
-MAX_FRAME = 65535
-MAX_PLAINTEXT = MAX_FRAME - TAG
+PROTOCOL: Final = "/noise"
+TAG: Final = 16
+MAX_FRAME: Final = 65535
+MAX_PLAINTEXT: Final = MAX_FRAME - TAG
 _NOTHING: Final = bytes(4)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
@@ -20,19 +21,19 @@ from kernel_proc.p2p.noise import SecureChannel
 from kernel_proc.p2p.scratch import LARGEST
 from kernel_proc.p2p.stream import MuxedStream
 
-SEND_BATCH = 128 * 1024
+SEND_BATCH: Final = 128 * 1024
 """Bytes sealed and written to the socket at once; the write timeout applies to this amount."""
 
-DIRECT_PAUSE = 0.001
+DIRECT_PAUSE: Final = 0.001
 """Seconds between two direct writes on a connection. A burst is written directly once, and the rest of it in
 as few socket writes as possible."""
-DIRECT_LARGE = 32 * 1024
+DIRECT_LARGE: Final = 32 * 1024
 """From this size on, joining with others saves nothing: a direct write needs no pause before it."""
 
-SMALL_WRITE = 4 * 1024
+SMALL_WRITE: Final = 4 * 1024
 """Largest write that is not laid out in shared memory."""
 
-TURN = 256 * 1024
+TURN: Final = 256 * 1024
 """Bytes written directly before other tasks have a turn; a small write counts as a sixteenth of it."""
 
 Count = Callable[[str], None]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from kernel_proc.p2p._errors import ConnectionEnded
 from kernel_proc.p2p.api import PeerIdText, StreamClosed
 
-READ_SIZE = 65536
+READ_SIZE: Final = 65536
 
 
 class Carrier(Protocol):

@@ -8,6 +8,7 @@ header and body in one noise message.
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p.api import StreamClosed
@@ -17,17 +18,23 @@ from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
 from kernel_proc.p2p.output import Count
 from kernel_proc.p2p.stream import MuxedStream
 
-PROTOCOL = "/yamux/1.0.0"
-INITIAL_WINDOW = 256 * 1024
-MAX_WINDOW = 2**31
-HEADER_SIZE = 12
-DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-MAX_STREAM_ID = 2**32 - 1
-SMALL_UPDATE = 4096
+PROTOCOL: Final = "/yamux/1.0.0"
+INITIAL_WINDOW: Final = 256 * 1024
+MAX_WINDOW: Final = 2**31
+HEADER_SIZE: Final = 12
+DATA: Final = 0
+WINDOW_UPDATE: Final = 1
+PING: Final = 2
+GO_AWAY: Final = 3
+SYN: Final = 1
+ACK: Final = 2
+FIN: Final = 4
+RST: Final = 8
+MAX_STREAM_ID: Final = 2**32 - 1
+SMALL_UPDATE: Final = 4096
 """Credit is returned per half window; updates smaller than this only cost us work."""
 
-_HEADER = struct.Struct("!BBHII")
+_HEADER: Final = struct.Struct("!BBHII")
 
 
 def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:

@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import trio
 
@@ -27,13 +28,13 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
 from kernel_proc.relay.validation import Validator, Verdict, judge
 
-_new_tuple = tuple.__new__
+_new_tuple: Final = tuple.__new__
 log = logging.getLogger(__name__)
 
-_LOOK_AT_CLOCK = 16
+_LOOK_AT_CLOCK: Final = 16
 """Messages between two reads of the clock."""
 
-_ASIDE = 1024
+_ASIDE: Final = 1024
 """Messages smaller than the limit by this margin need no exact size check: topics are short."""
 
 

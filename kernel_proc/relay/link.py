@@ -7,6 +7,7 @@ the one that the peer opened.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -18,7 +19,7 @@ from kernel_proc.relay.rpc import Subscription
 from kernel_proc.relay.rpc_writer import encode_control, encode_subscriptions
 from kernel_proc.relay.state import OutgoingRpc, Peer
 
-_STEADY = 30.0
+_STEADY: Final = 30.0
 """Seconds after which the end of a stream no longer counts as a failure."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 import trio
 
@@ -20,7 +21,7 @@ from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.validation import Validator, Verdict, judge
 
-_new_tuple = tuple.__new__
+_new_tuple: Final = tuple.__new__
 
 
 class RelayPublisher:

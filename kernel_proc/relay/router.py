@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from kernel_proc.relay.cache import CachedMessage
 from kernel_proc.relay.gossip import Gossip
@@ -21,9 +21,9 @@ from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Topic
 from kernel_proc.relay.traffic import TrafficBook
 
-_new_tuple = tuple.__new__
+_new_tuple: Final = tuple.__new__
 
-_CONFIRM_WITHIN = 10.0
+_CONFIRM_WITHIN: Final = 10.0
 """Seconds a peer has to repeat its subscriptions after replacing its stream."""
 
 

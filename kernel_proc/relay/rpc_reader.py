@@ -9,13 +9,14 @@ protobuf, or claims more bytes than there are, raises `RpcDecodeError`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from kernel_proc.relay.rpc import Control, IHave, PeerInfo, Prune, RawMessage, Rpc, Subscription
 
-MAX_BACKOFF_S = 3600
+MAX_BACKOFF_S: Final = 3600
 """Upper bound in seconds of a received back-off. The field is a uint64; larger values are capped."""
 
-MAX_PX_PEERS = 16
+MAX_PX_PEERS: Final = 16
 """Peers read from one PRUNE; GossipSub v1.1 nodes send at most this many."""
 
 
@@ -23,8 +24,8 @@ class RpcDecodeError(ValueError):
     """The bytes are not a valid pubsub RPC."""
 
 
-_NOTHING: tuple[Subscription, ...] = ()
-_new_tuple = tuple.__new__  # a named tuple's own constructor is interpreted in the compiled build, too
+_NOTHING: Final[tuple[Subscription, ...]] = ()
+_new_tuple: Final = tuple.__new__  # a named tuple's own constructor is interpreted in the compiled build, too
 
 
 def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
