@@ -19,6 +19,7 @@ class DeliveredCount:
         """Restore from `loaded`: `Snapshot.delivered`."""
         self._most = most
         self._slices: deque[list[int]] = deque([time, count] for time, count in loaded)
+        self._latest = self._slices[-1][0] if self._slices else -(1 << 63)
         self.total = sum(count for _, count in self._slices)
 
     def add(self, now: int, count: int) -> None:
@@ -28,7 +29,10 @@ class DeliveredCount:
         if last is not None and now - last[0] < _SLICE_NS and last[1] < min(_SLICE, self._most // 4):
             last[1] += count
         else:
-            self._slices.append([max(now, last[0]) if last is not None else now, count])
+            # Later than all before, also when the clock has gone back: the disk drops hashes by their time,
+            # and a slice that began within the one before would leave a part of that there, uncounted.
+            self._slices.append([max(now, self._latest + 1), count])
+        self._latest = max(now, self._latest, self._slices[-1][0])
 
     def excess(self) -> int | None:
         """Return the time (ns) before which hashes must go; None if there is room."""

@@ -35,6 +35,18 @@ def test_the_bound_holds_to_within_a_slice_whatever_the_clock_does(
         assert sum(held for _, held in disk) <= most + most // 4 + 200
 
 
+def test_slices_filled_while_the_clock_goes_back_go_from_the_disk_with_their_count() -> None:
+    count = DeliveredCount(most=400)
+    disk: list[tuple[int, int]] = []
+    for seconds, hashes in ((0, 40), (50, 60), *((20 + number, 100) for number in range(5))):
+        disk.append((seconds * SECOND, hashes))
+        count.add(*disk[-1])
+        before = count.excess()
+        if before is not None:
+            disk = [(time, held) for time, held in disk if time >= before]
+        assert sum(held for _, held in disk) <= count.total <= 400
+
+
 @asyncio_test()
 async def test_what_an_earlier_run_has_kept_counts(tmp_path: Path) -> None:
     database = await Database.open(tmp_path / "mapi.sqlite3")
