@@ -75,6 +75,8 @@ class Connection {
   /// Throws `std::invalid_argument` if the endpoint is none.
   void open();
   void close();
+  /// An event that the socket's monitor reports (zmq_socket_monitor(3)).
+  void noticed(std::uint16_t kind);
   void request(std::shared_ptr<Request> request);
   /// A request whose success is not waited for; lost with the connection. False: it cannot be sent now.
   bool tell(std::string_view method, const Value& body);
@@ -100,7 +102,6 @@ class Connection {
   bool meet(const Id& instance);
 
   void watch_link();
-  void noticed(std::uint16_t kind);
   void connected();
   void disconnected();
   void reconnect();

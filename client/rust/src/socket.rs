@@ -182,3 +182,22 @@ fn configure(socket: &zmq2::Socket) -> Result<()> {
 fn broken(error: zmq2::Error) -> Error {
     Error::bad(format!("a socket of libzmq: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without lingering, libzmq aborts a process that closes a dealer while its server dies in the middle of a request;
+    /// that cannot be brought about at will.
+    #[test]
+    fn dealers_linger() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let (dealer, _monitor) = Socket::dealer().unwrap();
+        let probe = Socket::probe("ipc:///a/path/without/a/server").unwrap();
+        for socket in [dealer, probe] {
+            assert_eq!(socket.inner.get_linger(), Ok(LINGER_MS));
+            assert_ne!(LINGER_MS, 0);
+        }
+    }
+}
