@@ -3,7 +3,7 @@
 // States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …; failed is a
 // server that is there and refuses our hello: requests reject with its reason, hello is tried again slowly.
 import { randomBytes } from "node:crypto";
-import { Dealer } from "zeromq";
+import { ReconnectingDealer, lost, sleep } from "./dealer.mjs";
 import { LogosError, closed, late } from "./errors.mjs";
 import { decodeReply, encodeRequest, isEvent } from "./frames.mjs";
 import { Turnstile } from "./turnstile.mjs";
@@ -22,52 +22,25 @@ const CONFLICT_GRACE_MS = 3_000;
 const SILENCE_MS = 4_000; // without a word from the server: ask whether it still knows us
 const IDLE_MS = 10_000; // without a word from us: the server gives us up after 30 s
 const TICK_MS = 1_000;
-const FULL_RETRY_MS = 5;
 const DEFAULT_IN_FLIGHT = 64; // until the hello says how many
 const MAX_BUDGET_MS = 3_600_000;
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-// Until the next attempt: doubled each time, and a random part of the first is added. A server lets in a few dozen
-// clients at a time, and after a restart all come at once.
-const RECONNECT_MS = 50;
-const RECONNECT_MAX_MS = 250;
-// The same where connections end before their handshake: waiting a moment does not change what listens there.
-const STRANGE_MAX_MS = 3_200;
-
-// libzmq must not reconnect by itself: it would deliver requests for a server that is gone, stale, to its successor. Its
-// option against this, `immediate`, ends the pipe of a lost connection at any read, also between two frames of a message,
-// and aborts the process then (4.3.5: fq.cpp, `!_more`); and so does the -1 that it has for "never".
-const OPTIONS = {
-  // Not 0: libzmq aborts the process (session_base.cpp, `clean_pipes`) if it learns in one go that the socket was closed
-  // without linger and that the server died in the middle of a message to it.
-  linger: 100,
-  sendTimeout: 0,
-  reconnectInterval: 2 ** 31 - 1,
-  handshakeInterval: 5_000,
-  maxMessageSize: 64 << 20,
-};
-
-const lost = (reason = "the connection was lost") => new LogosError("peer_restarted", reason);
-/** Keeps no closed client's program alive; an open one has its socket for that. @param {number} ms */
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref());
 const now = () => performance.now();
 
 export class Connection {
   /** @type {State} */ state = "connecting";
   counters = { hellos: 0, restarts: 0, requests: 0, garbage: 0, unmatched: 0 };
-  #socket; #endpoint; #handlers;
+  #dealer; #endpoint; #handlers;
   /** @type {NodeJS.Timeout | undefined} */ #tick;
   /** @type {Map<string, {resolve: (reply: Reply) => void, reject: (error: Error) => void, timer: NodeJS.Timeout, hello: boolean}>} */
   #pending = new Map();
   /** @type {Set<() => void>} */
   #changed = new Set();
   #turnstile = new Turnstile(DEFAULT_IN_FLIGHT);
-  /** The end of the line of messages that found no room. @type {Promise<void>} */
-  #sending = Promise.resolve();
-  #inLine = 0;
   #idPrefix = randomBytes(8);
   #ids = 0;
-  #generation = 0; // of connections: nothing meant for one may reach the next
+  #generation = 0; // of connections: a hello is about one
   /** @type {Buffer | null} */ #instance = null;
   /** @type {LogosError | null} */ #failure = null;
   /** @type {number | null} */ #conflictSince = null;
@@ -75,10 +48,6 @@ export class Connection {
   #spoke = now();
   #probing = false;
   #greeted = false;
-  #shaken = false; // hands: the server's socket is of the right kind
-  #strange = false; // it is not
-  /** @type {NodeJS.Timeout | null} */ #retry = null; // until then the socket has no connection
-  #retryMs = RECONNECT_MS;
 
   /**
    * `hello()`: the body of the hello, made each time; without it none is needed (a control socket). `onHello(body)`: it was
@@ -92,24 +61,12 @@ export class Connection {
   constructor(endpoint, handlers) {
     this.#endpoint = endpoint;
     this.#handlers = handlers;
-    this.#socket = new Dealer(OPTIONS);
-    this.#socket.events.on("handshake", () => {
-      if (!this.#retry) this.#connected(); // else it is about a connection that was given up
+    this.#dealer = new ReconnectingDealer(endpoint, {
+      up: () => this.#greet(),
+      down: () => this.#disconnected(),
+      message: (frames) => this.#receive(frames),
     });
-    this.#socket.events.on("disconnect", () => this.#disconnected());
-    this.#socket.events.on("connect:retry", () => {
-      if (this.#retry) return; // as above
-      this.#strange = false; // nothing listens there
-      this.#reconnect(); // libzmq would wait now
-    });
-    try {
-      this.#socket.connect(endpoint);
-    } catch (error) {
-      this.#socket.close();
-      throw new TypeError(`${endpoint} is not an endpoint: ${/** @type {Error} */ (error).message}`);
-    }
     if (handlers.keepalive) this.#tick = setInterval(() => this.#checkAlive(), TICK_MS);
-    this.#read();
   }
 
   get ready() {
@@ -135,7 +92,7 @@ export class Connection {
   }
 
   #hint() {
-    if (!this.#strange) return ` (${this.state})`;
+    if (!this.#dealer.strange) return ` (${this.state})`;
     return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns this user away (allowed-uid)";
   }
 
@@ -173,7 +130,7 @@ export class Connection {
   tell(method, body) {
     if (!this.ready) return false;
     this.#spoke = now();
-    this.#write(encodeRequest(this.#newId(), method, body, [], { flags: NO_REPLY }), () => {});
+    this.#dealer.send(encodeRequest(this.#newId(), method, body, [], { flags: NO_REPLY }), () => {});
     return true;
   }
 
@@ -181,10 +138,9 @@ export class Connection {
     if (this.state === "closed") return;
     this.#setState("closed");
     clearInterval(this.#tick);
-    if (this.#retry) clearTimeout(this.#retry);
     this.#generation += 1;
     this.#failPending(closed());
-    this.#socket.close();
+    this.#dealer.close();
   }
 
   /**
@@ -204,7 +160,7 @@ export class Connection {
       this.#pending.set(key, { resolve, reject, timer, hello: method === "hello" });
       this.#spoke = now();
       this.counters.requests += 1;
-      this.#write(encodeRequest(id, method, body, blobs, { budgetMs }), (error) => this.#settle(key, error));
+      this.#dealer.send(encodeRequest(id, method, body, blobs, { budgetMs }), (error) => this.#settle(key, error));
     });
   }
 
@@ -226,56 +182,11 @@ export class Connection {
     return id;
   }
 
-  /**
-   * Send now, or in line if the socket has no room. `failed` gets the reason if it is not sent.
-   * @param {Uint8Array[]} frames
-   * @param {(error: Error) => void} failed
-   */
-  #write(frames, failed) {
-    const generation = this.#generation;
-    if (this.#inLine) this.#queue(frames, generation, failed);
-    else this.#socket.send(frames).catch(() => this.#queue(frames, generation, failed));
-  }
-
-  /** @param {Uint8Array[]} frames @param {number} generation @param {(error: Error) => void} failed */
-  #queue(frames, generation, failed) {
-    this.#inLine += 1;
-    const sent = this.#sending.then(() => this.#sendInLine(frames, generation)).catch(failed);
-    this.#sending = sent.then(() => void (this.#inLine -= 1));
-  }
-
-  /**
-   * The socket takes one message at a time, and reports EAGAIN while its pipe is full or gone.
-   * @param {Uint8Array[]} frames
-   * @param {number} generation
-   */
-  async #sendInLine(frames, generation) {
-    for (;;) {
-      if (generation !== this.#generation) throw lost();
-      try {
-        return await this.#socket.send(frames);
-      } catch (error) {
-        if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EAGAIN") throw lost();
-      }
-      await sleep(FULL_RETRY_MS);
-    }
-  }
-
-  async #read() {
-    while (!this.#socket.closed) {
-      /** @type {Buffer[]} */ let frames;
-      try {
-        frames = await this.#socket.receive(); // the socket's iterator costs one promise more for each message
-      } catch (error) {
-        if (this.#socket.closed) return;
-        // The binding had seen a message that went with its connection.
-        if (/** @type {NodeJS.ErrnoException} */ (error).code === "EAGAIN") continue;
-        throw error;
-      }
-      this.#heard = now();
-      if (isEvent(frames)) this.#handlers.onEvent?.(frames);
-      else this.#reply(frames);
-    }
+  /** @param {Buffer[]} frames */
+  #receive(frames) {
+    this.#heard = now();
+    if (isEvent(frames)) this.#handlers.onEvent?.(frames);
+    else this.#reply(frames);
   }
 
   /** @param {Buffer[]} frames */
@@ -294,10 +205,10 @@ export class Connection {
     else this.#settle(key, reply.error, reply);
     if (this.#meet(reply.instance) && this.ready) {
       this.#lose("the server was restarted");
-      this.#connected();
+      this.#greet();
     } else if (this.ready && wantsHello(reply.error)) {
       this.#lose("the server does not know this connection any more");
-      this.#connected();
+      this.#greet();
     }
   }
 
@@ -332,44 +243,26 @@ export class Connection {
     return true;
   }
 
-  #connected() {
-    if (this.state === "closed") return;
-    [this.#shaken, this.#strange] = [true, false];
-    this.#retryMs = RECONNECT_MS;
-    this.#greet();
-  }
-
   #disconnected() {
     if (this.state === "closed") return;
-    [this.#shaken, this.#strange] = [false, !this.#shaken];
     this.#failure = null;
-    this.#reconnect();
     this.#lose("the connection was lost");
-  }
-
-  /** Drop the connection, with all that is queued for its server, and make another one soon. */
-  #reconnect() {
-    if (this.#retry || this.#socket.closed) return;
-    this.#socket.disconnect(this.#endpoint);
-    const longest = this.#strange ? STRANGE_MAX_MS : RECONNECT_MAX_MS;
-    this.#retry = setTimeout(() => {
-      this.#retry = null;
-      this.#socket.connect(this.#endpoint);
-    }, Math.min(this.#retryMs, longest) + Math.random() * RECONNECT_MS).unref();
-    this.#retryMs = Math.min(2 * this.#retryMs, longest);
   }
 
   /** What was asked on this connection has no answer any more; nothing of it may reach a successor. @param {string} reason */
   #lose(reason) {
     const wasReady = this.ready;
     this.#generation += 1;
+    this.#dealer.forget();
     this.#setState("connecting");
     this.#failPending(lost(reason));
     if (wasReady) this.#handlers.onDown?.(reason);
   }
 
   async #greet() {
+    if (this.state === "closed") return;
     const generation = ++this.#generation;
+    this.#dealer.forget();
     const { hello } = this.#handlers;
     if (!hello) return this.#setState("ready");
     this.#setState("greeting");
