@@ -72,7 +72,7 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  /// Throws `std::invalid_argument` if the endpoint is none.
+  /// Throws `std::invalid_argument` if it is not an endpoint.
   void open();
   void close();
   /// An event that the socket's monitor reports (zmq_socket_monitor(3)).

@@ -15,9 +15,9 @@ class ControlProbe {
  public:
   explicit ControlProbe(Loop& loop) : loop_(loop) {}
 
-  /// Whether anything answers at the endpoint within a second; one question for all who ask meanwhile.
+  /// Whether anything answers at the endpoint within a second; one question for all callers meanwhile.
   void ask(const std::string& endpoint, std::function<void(bool)> done);
-  /// Who has asked is told nothing.
+  /// Callers that wait get no answer.
   void close();
 
  private:

@@ -101,7 +101,7 @@ void KernelClient::Session::greeted(const Value& body, const Id& instance) {
   const Value* server = body.find("server");
   const auto* name = server == nullptr ? nullptr : server->get<std::string>();
   if (name != nullptr && name->starts_with("logos-mapi/")) {
-    throw Error(ErrorCode::kBadRequest, "this is a Messaging API (" + *name + "), and no kernel");
+    throw Error(ErrorCode::kBadRequest, "this is a Messaging API (" + *name + "), not a kernel");
   }
   auto hello = read_body<KernelHello>(body);
   if (hello.protocol != 1) throw Error(ErrorCode::kBadRequest, "hello: the reply has another protocol version");

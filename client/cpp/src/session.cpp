@@ -247,7 +247,7 @@ void MessagingClient::Session::link_lost(const std::string& reason) {
   announce();
 }
 
-/// Wake who waits for events. Without the lock: a callback may take them.
+/// Wake the callers that wait for events. Without the lock: a callback may take them.
 void MessagingClient::Session::announce() {
   bool news = false;
   {

@@ -37,7 +37,7 @@ const (
 	helloFirst      = "hello first"
 )
 
-// What a connection asks of who uses it. All but hello are called one at a time, in the order of what happened.
+// What a connection needs from its user. All but hello are called one at a time, in the order of what happened.
 type hooks struct {
 	hello     func() any                                     // the hello's body, made each time
 	greeted   func(body []byte) (inFlight uint64, err error) // accepted; an error counts as a refusal
@@ -277,7 +277,7 @@ func (c *connection) received(frames [][]byte) {
 	}
 	answer, err := decodeReply(frames)
 	if err != nil {
-		return // garbage: who asked gets no answer in time
+		return // garbage: its request gets no answer in time
 	}
 	c.mu.Lock()
 	c.heard = time.Now()
@@ -291,7 +291,7 @@ func (c *connection) received(frames [][]byte) {
 	if answer.err != nil {
 		done = result{nil, answer.err}
 	}
-	// The state first, then the reply: who waits for it may ask again at once.
+	// The state first, then the reply: the caller that waits for it may make another request at once.
 	switch {
 	case waiting != nil && waiting.hello && done.err == nil:
 		done.err = c.accept(answer)

@@ -37,7 +37,7 @@ type FeedCounters struct {
 
 // Feed has the events of some of a kernel's streams, each stream in order. Made by [KernelClient.Feed].
 //
-// A gap in a message stream is filled by a replay, or told by a [*StreamLoss]. Events above MaxBytes stay in the kernel's
+// A gap in a message stream is filled by a replay, or reported as a [*StreamLoss]. Events above MaxBytes stay in the kernel's
 // ring, and are replayed once there is room.
 type Feed struct {
 	kernel  *KernelClient

@@ -69,7 +69,7 @@ type MessagingClient struct {
 	hello     *MapiHello
 	status    StatusReply
 	offered   uint64
-	lost      *position // until the app is told
+	lost      *position // until the app has the event
 	timer     *time.Timer
 	isClosed  bool
 	takenOver bool

@@ -137,7 +137,7 @@ func (f *Feed) replayPage(ctx context.Context, c *cursor) (bool, error) {
 	return page.Complete || len(held) > 0, nil
 }
 
-// What is gone is told, and the replay goes on behind it.
+// What is gone is reported as lost, and the replay continues behind it.
 func (f *Feed) replayRefused(c *cursor, err error) error {
 	var e *Error
 	if !errors.As(err, &e) {

@@ -17,7 +17,7 @@ import (
 //
 // libzmq lets one thread at a time use a socket, if there is a full fence between two of them: a mutex is one. What to
 // wait for is its descriptor, which Go's poller takes, so that no thread hangs in C. The descriptor is edge-triggered, and
-// any call on the socket may swallow an edge (zmq_getsockopt(3), ZMQ_FD): who sends looks whether something has arrived,
+// any call on the socket may swallow an edge (zmq_getsockopt(3), ZMQ_FD): a sender looks whether something has arrived,
 // and wakes the receiver.
 type socket struct {
 	mu       sync.Mutex
@@ -165,7 +165,7 @@ func (s *socket) disconnect(endpoint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		_ = s.zs.Disconnect(endpoint) // there is none: it is what was wanted
+		_ = s.zs.Disconnect(endpoint) // an error: it has none, as wanted
 	}
 }
 
@@ -199,7 +199,7 @@ func (s *socket) send(frames [][]byte) (full <-chan struct{}, err error) {
 	return full, nil
 }
 
-// With mu. What the socket is ready for. Wakes who waits for room to send.
+// With mu. What the socket is ready for. Wakes callers that wait for room to send.
 func (s *socket) look() zmq.State {
 	events, err := s.zs.GetEvents()
 	if err != nil {
@@ -229,7 +229,7 @@ func (s *socket) receive(deliver func(frames [][]byte)) {
 				return
 			}
 			if len(batch) < batchSize {
-				// The descriptor may have told of it before: so look, and only then wait.
+				// The descriptor may have reported it before: look first, then wait.
 				_ = s.raw.Read(func(uintptr) bool { return s.ready() })
 			}
 		}

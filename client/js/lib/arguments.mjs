@@ -111,8 +111,8 @@ export const greeting = ({ server, protocol, stream, subscriptions, app, durable
 
 /** The reply to a consumer's hello. Throws a `LogosError` where it is none. @param {Record<string, any>} hello */
 export const kernelGreeting = ({ server, protocol, instance, consumer, limits, network }) => {
-  if (typeof server === "string" && !server.startsWith("logos-kernel/")) {
-    throw new LogosError("bad_request", `this is no kernel (${server}); apps use MessagingClient`);
+  if (typeof server === "string" && server.startsWith("logos-mapi/")) {
+    throw new LogosError("bad_request", `this is a Messaging API (${server}), not a kernel: apps use MessagingClient`);
   }
   const fine =
     protocol === 1 && Buffer.isBuffer(instance) && instance.length === 16 && typeof consumer === "string" &&

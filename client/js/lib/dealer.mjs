@@ -40,8 +40,8 @@ export class ReconnectingDealer {
   #generation = 0; // of connections: nothing meant for one may reach the next
 
   /**
-   * `up()`: a connection is usable; `down()`: it is lost; `message(frames)`: one has come. Throws a `TypeError` for what is
-   * no endpoint.
+   * `up()`: a connection is usable; `down()`: it is lost; `message(frames)`: one has come. Throws a `TypeError` for what is not
+   * an endpoint.
    * @param {string} endpoint
    * @param {{up: () => void, down: () => void, message: (frames: Buffer[]) => void}} reports
    */

@@ -354,7 +354,7 @@ export class KernelFeed {
     }
     for (const [header, payload] of page.events) {
       const event = decoded([Buffer.from(`${cursor.stream}\0`), header, payload]);
-      if (!event) throw new LogosError("bad_request", `a replay of ${cursor.stream} with an event that is none`);
+      if (!event) throw new LogosError("bad_request", `a replay of ${cursor.stream} with something else than events`);
       if (cursor.replayed(/** @type {any} */ (event)) === "keep") this.#show(cursor, event);
     }
     this.#report(cursor);
@@ -379,7 +379,7 @@ export class KernelFeed {
   }
 }
 
-/** An event, or null where it is none. @param {Buffer[]} frames */
+/** An event; null: it is not one. @param {Buffer[]} frames */
 const decoded = (frames) => {
   try {
     const event = decodeKernelEvent(frames);

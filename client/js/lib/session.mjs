@@ -28,7 +28,7 @@ export class AppSession {
   takenOver = false;
   #autoAck;
   #offered = 0;
-  /** Until the app is told. @type {Position | null} */ #lost = null;
+  /** Until the app has the event. @type {Position | null} */ #lost = null;
   /** @type {NodeJS.Timeout | null} */ #timer = null;
 
   /**

@@ -66,7 +66,7 @@ fn subscribe(endpoint: &str, cursors: &[Cursor]) -> Result<Socket> {
 }
 
 impl FeedTask {
-    /// `heard` is told when all subscriptions are in force.
+    /// `heard` is sent when all subscriptions are in force.
     pub fn new(
         client: KernelClient,
         cursors: Vec<Cursor>,
@@ -187,7 +187,7 @@ impl FeedTask {
     fn tell_heard(&mut self) {
         if self.heard.is_some() && self.cursors.iter().all(|cursor| cursor.heard || !beats(cursor, self.lease)) {
             if let Some(heard) = self.heard.take() {
-                let _ = heard.send(()); // who opens the feed may have given up
+                let _ = heard.send(()); // the caller may have given up
             }
         }
     }
@@ -225,8 +225,8 @@ impl FeedTask {
         match notice {
             Ok(event) => {
                 self.last_word = Instant::now();
-                let told = std::mem::take(&mut self.down) && matches!(event, KernelEvent::KernelLost { .. });
-                if !told {
+                let reported = std::mem::take(&mut self.down) && matches!(event, KernelEvent::KernelLost { .. });
+                if !reported {
                     self.shared.queue().put(event);
                 }
                 self.ended |= self.client.inner.link.is_closed();

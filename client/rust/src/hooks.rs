@@ -39,7 +39,7 @@ impl MessagingClient {
         self.inner.shared.app().hooks.insert(channel_id.to_owned(), Arc::new(encryption));
     }
 
-    /// Use a channel's encryption no more. Errors: `BadRequest` where there is none.
+    /// Stop using a channel's encryption. Errors: `BadRequest` if it has none.
     pub fn clear_channel_encryption(&self, channel_id: &str) -> Result<()> {
         match self.inner.shared.app().hooks.remove(channel_id) {
             Some(_) => Ok(()),

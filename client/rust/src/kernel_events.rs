@@ -154,7 +154,7 @@ pub(crate) fn decode_header(frame: &[u8]) -> Result<Header> {
 fn map<T: serde::de::DeserializeOwned>(fields: &mut Fields<'_>) -> Result<T> {
     let value = fields.value()?;
     if !value.is_map() {
-        return Err(Error::bad("event header: an element is no map"));
+        return Err(Error::bad("event header: an element is not a map"));
     }
     parse(value)
 }

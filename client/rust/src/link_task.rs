@@ -257,9 +257,10 @@ impl<S: Session> LinkTask<S> {
             self.put(left.min(MAX_BUDGET_MS), call, Asked::Request(request));
         }
         if self.ready() {
-            let mut told = Vec::new();
-            self.session_at = self.session.outgoing(&mut |method, body| told.push(Call::new(method, body, Vec::new())));
-            for call in told {
+            let mut calls = Vec::new();
+            self.session_at =
+                self.session.outgoing(&mut |method, body| calls.push(Call::new(method, body, Vec::new())));
+            for call in calls {
                 self.spoke = Instant::now();
                 self.outbox.push_back(Outgoing::new(&self.ids.next(), 0, NO_REPLY, call));
             }

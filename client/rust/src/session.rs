@@ -46,7 +46,7 @@ pub(crate) struct App {
     reader: Option<Waker>,
     ack_scheduled: bool,
     missing: Option<Vec<String>>,
-    /// Until the app is told.
+    /// Until the app has the event.
     lost: Option<Position>,
 }
 

@@ -106,7 +106,7 @@ impl Socket {
 
     /// Drop what is queued for an endpoint, and what came from it and was not read.
     pub fn disconnect(&self, endpoint: &str) {
-        let _ = self.inner.disconnect(endpoint); // there is none: it is what was wanted
+        let _ = self.inner.disconnect(endpoint); // an error: it has none, as wanted
     }
 
     /// What has arrived; none: nothing (more) now.

@@ -133,7 +133,7 @@ fn check(value: &Value, depth: usize) -> Result<(), &'static str> {
         Value::Array(items) => items.iter().try_for_each(|item| check(item, depth + 1)),
         Value::Map(entries) => entries.iter().try_for_each(|(key, item)| {
             if !key.is_str() {
-                return Err("a key that is no text");
+                return Err("a key that is not text");
             }
             check(key, depth + 1).and_then(|()| check(item, depth + 1))
         }),
