@@ -126,3 +126,6 @@ export const readPending = (shown) => ({
   timestamp: undefined,
   cause: shown.cause ?? "",
 });
+
+/** @param {any} found @returns {import("./types.mjs").StatusReply} */
+export const readStatus = ({ connection, reason = "", resyncing = false, topics }) => ({ connection, reason, resyncing, topics });

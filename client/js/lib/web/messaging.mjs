@@ -4,25 +4,16 @@ import { EventConsumer } from "../consumer.mjs";
 import { LogosError, closed, repeat } from "../errors.mjs";
 import { AppEvent } from "../events.mjs";
 import { AppStream } from "../stream.mjs";
+import { bytes, checkOptions, list } from "./arguments.mjs";
+import { ChannelMethods } from "./channels.mjs";
 import { SocketConnection } from "./connection.mjs";
-import { readEvent, readPending, readPendingInChannel, toBase64 } from "./frames.mjs";
+import { readEvent, readPending, readStatus, toBase64 } from "./frames.mjs";
 
 /** @typedef {import("./types.mjs").Event} Event */
 /** @typedef {import("./types.mjs").StatusReply} Status */
 /** @typedef {import("../stream.mjs").Position} Position */
-/**
- * @typedef {object} ConnectOptions
- * @property {string} name the app (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this page
- * @property {string | (() => string)} [token] the bearer token, where the gateway asks for one
- * @property {boolean} [takeover] end another live connection of that name
- * @property {number} [credit] bytes of events that may wait here or be on their way
- * @property {"auto" | "manual"} [ack] `"auto"` acknowledges an event when the next one is asked for, its callbacks have
- *   returned, or the client is closed; `"manual"` leaves it to `ack`
- * @property {number} [timeout] ms to wait for the gateway
- * @property {(error: unknown, event: Event) => void} [onError] gets what a callback throws
- */
+/** @typedef {import("./arguments.mjs").ConnectOptions} ConnectOptions */
 
-const NAME = /^[a-z0-9._-]{1,64}$/;
 const ACK_DELAY_MS = 100;
 const LEAVE_MS = 2_000;
 const TIMEOUT_MS = 10_000;
@@ -32,7 +23,7 @@ const DEFAULT_CREDIT = 2 << 20;
 const complain = (error, event) => console.error(`a callback for ${event.event} failed:`, error); // never the payload
 
 /** An app's connection to a Messaging API. Made by `connect`. */
-export class MessagingClient {
+export class MessagingClient extends ChannelMethods {
   #connection; #stream; #consumer; #base;
   /** @type {boolean} */ #autoAck;
   /** @type {string} */ #name;
@@ -71,7 +62,14 @@ export class MessagingClient {
    * @param {ConnectOptions} options
    */
   constructor(gateway, options) {
-    check(options);
+    super({
+      once: async (op, fields, wait) => {
+        this.#checkOpen();
+        return this.#connection.request(op, fields, wait);
+      },
+      repeat: (op, fields, wait) => this.#repeat(op, fields, wait),
+    });
+    checkOptions(options);
     const { name, token = "", takeover = false, credit = DEFAULT_CREDIT, ack = "auto", onError = complain } = options;
     this.#base = new URL(gateway, globalThis.location?.href);
     this.#base.protocol = this.#base.protocol.replace("http", "ws");
@@ -207,75 +205,6 @@ export class MessagingClient {
     await this.#repeat("send", {
       requestId: toHex(id), contentTopic: topic, payload: toBase64(payload), ephemeral, ...(meta ? { meta: toBase64(meta) } : {}),
     }, timeout);
-    return id;
-  }
-
-  // -- reliable channels -----------------------------------------------------------------------------------------------
-
-  /**
-   * Create a reliable channel, or open one that was closed or is locked: our sender id in it. See the Node.js client.
-   * @param {string} channelId
-   * @param {string} topic its content topic
-   * @param {{senderId?: string, profile?: "reference" | "raw" | "js", keys?: Uint8Array[], keepKeys?: boolean, parity?: number,
-   *   timeout?: number}} [options]
-   * @returns {Promise<string>}
-   */
-  async createChannel(channelId, topic, { senderId, profile, keys = [], keepKeys, parity, timeout } = {}) {
-    text("content topic", topic);
-    keys.forEach((key) => bytes("key", key, 32));
-    this.#checkOpen();
-    const fields = {
-      channelId: text("channel id", channelId), contentTopic: topic, senderId, profile, keys: keys.map(toBase64), keepKeys, parity,
-    };
-    return (await this.#connection.request("channel_create", fields, timeout)).senderId;
-  }
-
-  /** Whether the app has an open channel of that name. @param {string} channelId @returns {Promise<boolean>} */
-  async channelExists(channelId) {
-    return (await this.channels()).some(({ channel_id, open }) => channel_id === channelId && open);
-  }
-
-  /** The app's channels, closed ones too. @returns {Promise<import("./types.mjs").ChannelInfo[]>} */
-  async channels() {
-    return (await this.#repeat("channel_list")).channels.map(readChannel);
-  }
-
-  /**
-   * What an open channel waits for, and how much it holds.
-   * @param {string} channelId
-   * @returns {Promise<import("./types.mjs").ChannelStatusReply>}
-   */
-  async channelStatus(channelId) {
-    const { sends, ...counts } = await this.#repeat("channel_status", { channelId: text("channel id", channelId) });
-    return { ...counts, sends: sends.map(readPendingInChannel) };
-  }
-
-  /** Stop to receive and send; the stored state stays. @param {string} channelId */
-  async closeChannel(channelId) {
-    await this.#repeat("channel_close", { channelId: text("channel id", channelId) });
-  }
-
-  /** Close a channel and delete all that is stored of it. @param {string} channelId */
-  async forgetChannel(channelId) {
-    this.#checkOpen();
-    await this.#connection.request("channel_forget", { channelId: text("channel id", channelId) });
-  }
-
-  /**
-   * Send a payload of up to some 18 MB, which a frame of the gateway takes: its request id once it is accepted. Its fate
-   * follows as events of the channel.
-   * @param {string} channelId
-   * @param {Uint8Array} payload
-   * @param {{ephemeral?: boolean, requestId?: Uint8Array, timeout?: number}} [options]
-   * @returns {Promise<Uint8Array>}
-   */
-  async sendToChannel(channelId, payload, { ephemeral = false, requestId, timeout } = {}) {
-    bytes("payload", payload);
-    if (requestId !== undefined) bytes("request id", requestId, 16);
-    this.#checkOpen();
-    const id = requestId ?? crypto.getRandomValues(new Uint8Array(16));
-    const fields = { channelId: text("channel id", channelId), requestId: toHex(id), payload: toBase64(payload), ephemeral };
-    await this.#repeat("channel_send", fields, timeout);
     return id;
   }
 
@@ -466,42 +395,3 @@ export class MessagingClient {
     }, ACK_DELAY_MS);
   }
 }
-
-/** @param {any} found @returns {Status} */
-const readStatus = ({ connection, reason = "", resyncing = false, topics }) => ({ connection, reason, resyncing, topics });
-
-/** @param {unknown} wanted @returns {string[]} */
-const list = (wanted) => {
-  const found = Array.isArray(wanted) ? wanted : [wanted];
-  if (!found.every((topic) => typeof topic === "string")) throw new TypeError("content topic: a string");
-  return found;
-};
-
-/** @param {any} shown @returns {import("./types.mjs").ChannelInfo} */
-const readChannel = ({ channelId, contentTopic, senderId, profile, encrypted, open, locked, hooks }) => ({
-  channel_id: channelId, content_topic: contentTopic, sender_id: senderId, profile, encrypted, open, locked, hooks,
-});
-
-/** @param {string} what @param {unknown} value @returns {string} */
-const text = (what, value) => {
-  if (typeof value !== "string") throw new TypeError(`${what}: a string`);
-  return value;
-};
-
-/** @param {string} what @param {unknown} value @param {number} [size] */
-const bytes = (what, value, size) => {
-  if (!(value instanceof Uint8Array)) throw new TypeError(`${what}: bytes (a Uint8Array); new TextEncoder().encode(text) makes them of text`);
-  if (size !== undefined && value.length !== size) throw new TypeError(`${what}: ${size} bytes, not ${value.length}`);
-};
-
-/** @param {ConnectOptions} options */
-const check = (options) => {
-  const { name, credit, ack, timeout, onError } = options ?? {};
-  if (!(typeof name === "string" && NAME.test(name))) {
-    throw new TypeError(`name: 1 to 64 of a-z, 0-9, ".", "_" and "-" is needed, not ${JSON.stringify(name)}`);
-  }
-  if (credit !== undefined && !(Number.isSafeInteger(credit) && credit > 0)) throw new TypeError("credit: bytes, at least one");
-  if (ack !== undefined && ack !== "auto" && ack !== "manual") throw new TypeError(`ack: "auto" or "manual", not ${JSON.stringify(ack)}`);
-  if (timeout !== undefined && !(typeof timeout === "number" && timeout >= 0)) throw new TypeError("timeout: milliseconds");
-  if (onError !== undefined && typeof onError !== "function") throw new TypeError("onError: a function");
-};
