@@ -46,6 +46,10 @@ class MessagingClient::Session {
   [[nodiscard]] bool ready() const { return connection_.ready(); }
 
  private:
+  static constexpr Milliseconds kRetry{200};
+  static constexpr Milliseconds kRetryMax{5000};
+
+  static Value ack_body(const Position& position);
   void check_open();
   // On the loop's thread.
   Value hello_body();
