@@ -168,7 +168,7 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._idle_since = True, 0, None
         self._stop_timer()
 
     def on_message_complete(self) -> None:
@@ -186,19 +186,19 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but with one timer for many idle times: one for each costs a tenth of a request."""
+        if self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+            return
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
         self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
+        if self._in_head:
+            return  # another request comes already, and the timer of its head runs
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
             self._idle_timer = self.loop.call_later(KEEP_ALIVE_SECONDS, self._check_idle)
 
     def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
+        """Do nothing: uvicorn calls it for all bytes, also for empty lines, which begin no request."""
 
     def _check_idle(self) -> None:
         self._idle_timer = None
