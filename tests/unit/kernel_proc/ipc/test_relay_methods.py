@@ -88,7 +88,7 @@ async def test_they_go_out_in_order_also_when_the_relay_has_to_wait() -> None:
 
 
 @mock_clock_test
-async def test_what_the_budget_does_not_suffice_for_is_late_and_the_rest_is_told() -> None:
+async def test_what_the_budget_does_not_suffice_for_is_late_and_the_rest_has_its_outcome() -> None:
     house = House()
     house.relay.delay = 4.0
     results = await ask(house, *((PLAIN, b"%d" % number) for number in range(5)))
