@@ -385,8 +385,8 @@ type RelayPublishManyRequest struct {
 }
 
 // RelayPublishManyReply: The outcome of each message, in the same order: code and text of its error (both empty: it was sent),
-// message hash and timestamp (empty and 0 if it was refused before it had them), how many peers it was sent
-// to, and whether it was in the seen cache.
+// message hash and timestamp (given if it was sent, and with `no_peers`; else empty and 0), how many peers
+// it was sent to, and whether it was in the seen cache.
 type RelayPublishManyReply struct {
 	Results [][]any `json:"results"`
 }
