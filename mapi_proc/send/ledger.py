@@ -130,13 +130,13 @@ class SendLedger:
             task.state = SendState.ATTEMPTED
             self._moved(task, SendState.PARKED)
 
-    async def attempt(self, tasks: Sequence[SendTask]) -> list[Attempt]:
-        """Count an attempt of each; first ones return when they are on disk, which they are already if the
-        send was accepted with it.
-        """
-        first = [task for task in tasks if not task.message_hash]
-        if first:
-            await self._record.attempting(first)
+    async def fix(self, tasks: Sequence[SendTask]) -> None:
+        """Fix timestamps and hashes, on disk: before the first attempt, unless the sends were accepted with
+        it."""
+        await self._record.attempting(tasks)
+
+    def attempt(self, tasks: Sequence[SendTask]) -> list[Attempt]:
+        """Count an attempt of each."""
         now = self._timing.clock()
         attempts: list[Attempt] = []
         for task in tasks:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 from mapi_proc.send.confirm import ConfirmLoop, Presence
 from mapi_proc.send.fairness import FairQueue
@@ -105,20 +105,17 @@ class SendLoop:
         self._begun.append(task)
 
     def launch(self) -> None:
-        """Attempt what was begun, together."""
+        """Attempt what was begun, together. Retries wait for no disk: that of first attempts may be full."""
         begun, self._begun = self._begun, []
-        first = size = 0
-        for number, task in enumerate(begun):
-            if number - first >= AT_ONCE or size + len(task.payload) > _AT_ONCE_BYTES:
-                self._launch(begun[first:number])
-                first, size = number, 0
-            size += len(task.payload)
-        self._launch(begun[first:])
+        for tasks in _parts([task for task in begun if task.message_hash]):
+            # Counted at once, not in the task: until that runs, a store's answer may end one of them.
+            self._spawn(self._attempt(self._ledger.attempt(tasks)))
+        for tasks in _parts([task for task in begun if not task.message_hash]):
+            self._spawn(self._attempt_first(tasks))
 
-    def _launch(self, tasks: list[SendTask]) -> None:
-        if tasks:
-            assert self._group is not None, "ready"
-            self._group.create_task(self._attempt(tasks))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None, "ready"
+        self._group.create_task(work)
 
     def release(self) -> None:
         """Give a reserved place back."""
@@ -227,9 +224,12 @@ class SendLoop:
         except TimeoutError:
             pass
 
-    async def _attempt(self, tasks: Sequence[SendTask]) -> None:
-        attempts = await self._ledger.attempt(tasks)
+    async def _attempt(self, attempts: Sequence[Attempt]) -> None:
         await self._publish(attempts, self._concluded)
+
+    async def _attempt_first(self, tasks: Sequence[SendTask]) -> None:
+        await self._ledger.fix(tasks)
+        await self._attempt(self._ledger.attempt(tasks))
 
     def _concluded(self, task: SendTask, outcome: Outcome) -> None:
         self._running -= 1
@@ -246,3 +246,15 @@ class SendLoop:
     def _republish(self, task: SendTask) -> None:
         task.next_attempt = self._timing.clock()
         self._schedule(task)
+
+
+def _parts(tasks: Sequence[SendTask]) -> Iterator[Sequence[SendTask]]:
+    """Split sends into those that are attempted together."""
+    first = size = 0
+    for number, task in enumerate(tasks):
+        if number > first and (number - first >= AT_ONCE or size + len(task.payload) > _AT_ONCE_BYTES):
+            yield tasks[first:number]
+            first, size = number, 0
+        size += len(task.payload)
+    if tasks:
+        yield tasks[first:]

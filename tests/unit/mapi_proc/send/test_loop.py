@@ -45,10 +45,13 @@ class Store:
         self.done: asyncio.Queue[SendTask] = asyncio.Queue()
         self.retried = asyncio.Event()
         self.gate: asyncio.Event | None = None
+        self.disk: asyncio.Event | None = None
         self.under_way = 0
         self.most = 0
 
     async def attempting(self, tasks: Sequence[SendTask]) -> None:
+        if self.disk is not None:
+            await self.disk.wait()
         for task in tasks:
             task.timestamp = int(100e9)
             task.message_hash = task.request_id * 2
@@ -195,6 +198,44 @@ async def test_what_waits_is_attempted_together_within_bounds() -> None:
         finished = [(await store.done.get()).request_id for _ in range(AT_ONCE + 13)]
     assert store.together == [AT_ONCE, 12, 1], "the last one's payload is too much for the second request"
     assert finished == [number.to_bytes(16) for number in (*range(AT_ONCE + 10), 100, 101, 102)]
+
+
+@asyncio_test()
+async def test_a_retry_does_not_wait_for_the_disk_of_first_attempts() -> None:
+    store, clock = Store(NoPeers(), Published(1)), Clock()
+    loop = make(store, clock)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task(1))
+        await store.retried.wait()
+        store.disk = asyncio.Event()
+        loop.accept(task(2))
+        loop.wake()
+        assert (await store.done.get()).request_id == (1).to_bytes(16)
+        store.disk.set()
+        assert (await store.done.get()).request_id == (2).to_bytes(16)
+
+
+@asyncio_test()
+async def test_a_send_that_a_store_confirms_as_it_is_published_again_has_one_end() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, archive=Archive())
+    loop.set_online(True)
+    one = task()
+    async with running(loop):
+        loop.accept(one)
+        while one.state is not SendState.PROPAGATED:
+            await asyncio.sleep(0)
+        assert loop.loop.reserve()
+        loop.loop.begin_reserved(one)
+        loop.loop.launch()
+        loop.ledger.judge(one, found=True)
+        while len(store.forced) < 2:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert one.state is SendState.SENT
+    assert store.log.count("propagated") == 1
+    assert loop.ledger.states["propagated"] == 0
 
 
 @asyncio_test()
