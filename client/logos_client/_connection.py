@@ -363,6 +363,9 @@ class RequestConnection:
             except IpcError as error:
                 future.set_exception(error)
                 return
+            except BaseException:  # a fault of ours: hello is repeated
+                future.set_exception(late(HELLO))
+                raise
         future.set_result(reply)
         self._meet(reply.instance)
         self._turnstile.resize(in_flight_limit(reply))

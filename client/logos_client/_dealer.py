@@ -71,8 +71,7 @@ class ReconnectingDealer:
         self._shaken = False
         self.strange: bool = False
         """True if the last connection was lost before its handshake: the listener is a socket of another
-        kind,
-        or a server that is full or turns this user away."""
+        kind, or a server that is full or turns this user away."""
         self._delay = _RECONNECT
         self._retry: asyncio.TimerHandle | None = None
         self._dealer = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)

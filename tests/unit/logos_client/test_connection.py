@@ -291,6 +291,23 @@ async def test_a_hello_reply_that_the_owner_refuses_counts_as_refused() -> None:
 
 
 @both_loops()
+async def test_hello_is_repeated_after_a_fault_of_the_caller() -> None:
+    seen: list[Reply] = []
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+
+    def stumble(reply: Reply) -> None:
+        seen.append(reply)
+        if len(seen) == 1:
+            raise ValueError("a fault")
+
+    async with served(on_hello=stumble) as (_, connection):
+        await connection.wait_ready(30.0)
+    assert len(seen) == 2
+    assert [str(fault) for fault in faults] == ["a fault"]
+
+
+@both_loops()
 async def test_garbage_from_the_server_is_counted_and_harmless() -> None:
     async with served() as (server, connection):
         server.handlers["echo"] = echo
