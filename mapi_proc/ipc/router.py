@@ -41,7 +41,8 @@ class LaterAnswer:
         self.reply = reply
 
     def __await__(self) -> Generator[Any, None, Answer]:
-        return self.reply((yield from self.result))
+        # Shielded: who gives up this request must not cancel what others wait for.
+        return self.reply((yield from asyncio.shield(self.result)))
 
 
 class AsyncRequests:
