@@ -90,12 +90,12 @@ class RelayTopics:
                     log.warning("what came on %s before the kernel's restart is lost", topic)
                     self.dropped += 1  # at least, or nothing: how many there were is not known
                 try:
-                    taken = await self._newest(kernel, state, known)
+                    taken, others = await self._newest(kernel, state, known)
                 except StreamError as error:  # the ring has moved on meanwhile
                     log.debug("polling %s: %s", topic, error)
                     continue
                 place.epoch, place.seq = state.epoch, state.last
-                self.dropped += state.last - known - len(taken)
+                self.dropped += state.last - known - others - len(taken)
                 return taken
         raise NotReadyError(ErrorCode.NOT_READY, f"the messages of {topic} change too fast")
 
@@ -105,19 +105,25 @@ class RelayTopics:
         await kernel.release([shard])
         return state
 
-    async def _newest(self, kernel: KernelClient, state: StreamState, known: int) -> list[WakuMessage]:
-        """Return the newest relayed messages between `known` and the end of the stream."""
+    async def _newest(
+        self, kernel: KernelClient, state: StreamState, known: int
+    ) -> tuple[list[WakuMessage], int]:
+        """Return the newest relayed messages between `known` and the end of the stream, and how many other
+        events were read."""
         start = max(known, state.first - 1)
         span = self._capacity
         while True:
             after = max(start, state.last - span)
-            found = await self._relayed(kernel, state, after)
+            found, others = await self._relayed(kernel, state, after)
             if after == start or len(found) >= self._capacity:
-                return found
+                return found, others
             span *= 2  # some of them came by filter
 
-    async def _relayed(self, kernel: KernelClient, state: StreamState, after: int) -> list[WakuMessage]:
+    async def _relayed(
+        self, kernel: KernelClient, state: StreamState, after: int
+    ) -> tuple[list[WakuMessage], int]:
         found: deque[WakuMessage] = deque(maxlen=self._capacity)
+        others = 0
         while after < state.last:
             page, _ = await kernel.replay(state.stream, state.epoch, after)
             if not page:
@@ -126,9 +132,13 @@ class RelayTopics:
                 with public_errors():
                     event = decode_header(header)
                 after = event.seq
-                if type(event) is MessageEvent and event.source != SOURCE_FILTER and after <= state.last:
+                if after > state.last:  # for the next poll
+                    break
+                if type(event) is MessageEvent and event.source != SOURCE_FILTER:
                     found.append(_message(event, payload))
-        return list(found)
+                else:
+                    others += 1
+        return list(found), others
 
 
 def _message(event: MessageEvent, payload: bytes) -> WakuMessage:

@@ -101,6 +101,7 @@ async def test_what_came_by_filter_takes_no_place() -> None:
     kernel.come(b"1", b"2", b"3")
     kernel.come(b"x", b"y", b"z", source=SOURCE_FILTER)
     assert await _taken(topics, client) == [b"1", b"2", b"3"]
+    assert topics.dropped == 0
 
 
 @asyncio_test()
