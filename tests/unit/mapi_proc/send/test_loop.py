@@ -224,7 +224,7 @@ async def test_a_send_that_a_store_confirms_as_it_is_published_again_has_one_end
     one = task()
     async with running(loop):
         loop.accept(one)
-        while one.state is not SendState.PROPAGATED:
+        while not loop.ledger.states["propagated"]:
             await asyncio.sleep(0)
         assert loop.loop.reserve()
         loop.loop.begin_reserved(one)
