@@ -86,14 +86,14 @@ class RelayTopics:
             for _ in range(_ATTEMPTS):
                 state = await self._state(kernel, place.shard)
                 known = place.seq if place.epoch == state.epoch else 0
-                if place.epoch != state.epoch:
-                    log.warning("what came on %s before the kernel's restart is lost", topic)
-                    self.dropped += 1  # at least, or nothing: how many there were is not known
                 try:
                     taken, others = await self._newest(kernel, state, known)
                 except StreamError as error:  # the ring has moved on meanwhile
                     log.debug("polling %s: %s", topic, error)
                     continue
+                if place.epoch != state.epoch:
+                    log.warning("what came on %s before the kernel's restart is lost", topic)
+                    self.dropped += 1  # at least, or nothing: how many there were is not known
                 place.epoch, place.seq = state.epoch, state.last
                 self.dropped += state.last - known - others - len(taken)
                 return taken
