@@ -228,14 +228,11 @@ class ServicePeerChoice:
         limited: dict[str, tuple[int, CallError]] = {}
         found = [named] if named is not None else self.choose(service, protocols, shard)
         waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
-        while waiting:
+        while waiting and (left := deadline - trio.current_time()) > 0:
             # `min` returns the first of equals: the best-ranked peer unless it is paced more than another.
             peer = min(waiting, key=lambda one: self._pacer.delay((peer_id_in(one) or one, service)))
             waiting.remove(peer)
             peer_id = peer_id_in(peer) or peer
-            left = deadline - trio.current_time()
-            if left <= 0:
-                break
             delay = self._pacer.delay((peer_id, service))
             if delay and delay > left - LEAST_TIME:
                 busy = (

@@ -216,11 +216,27 @@ async def test_a_request_is_rate_limited_if_its_turn_comes_too_late_to_be_answer
 
 
 @mock_clock_test
+async def test_a_refusal_that_comes_with_the_deadline_is_reported() -> None:
+    async with memory_network() as network:
+        network.host("a").set_stream_handler(PROTOCOL, unused)
+        peers = service_peers(network.host("me"))
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> str:
+            await trio.sleep(seconds)
+            raise RequestRefused(429, "too many requests")
+
+        with pytest.raises(AllFailed) as failed:
+            await peers.ask("s", [PROTOCOL], attempt, deadline=trio.current_time() + 5)
+        assert [one.error.outcome for one in failed.value.attempts] == [{"status": 429}]
+
+
+@mock_clock_test
 async def test_a_request_without_time_to_ask_says_so() -> None:
     async with memory_network() as network:
         peers = service_peers(three(network))
-        with pytest.raises(AllFailed, match="no time left to ask a peer for s"):
-            await peers.ask("s", [PROTOCOL], OneASecond(), deadline=trio.current_time())
+        for named in (None, "a"):
+            with pytest.raises(AllFailed, match="no time left to ask a peer for s"):
+                await peers.ask("s", [PROTOCOL], OneASecond(), named=named, deadline=trio.current_time())
 
 
 @mock_clock_test
