@@ -72,7 +72,17 @@ def server_fault(fault: Exception, method: str, socket: str) -> IpcError:
 class Call:
     """One request as a method sees it. `client` is None only if the socket needs no hello."""
 
-    __slots__ = ("client", "deadline", "delimited", "descriptor", "identity", "request", "route", "uid")
+    __slots__ = (
+        "client",
+        "counters",
+        "deadline",
+        "delimited",
+        "descriptor",
+        "identity",
+        "request",
+        "route",
+        "uid",
+    )
 
     def __init__(
         self,
@@ -84,9 +94,10 @@ class Call:
         route: Route,
         delimited: bool,
         descriptor: int = -1,
+        counters: ServerCounters | None = None,
     ) -> None:
         """`deadline`: when the caller stops waiting, by the server's clock. `uid` and `descriptor` of the
-        connection, where they are known."""
+        connection, where they are known. `counters`: the server's."""
         self.request = request
         self.identity = identity
         self.client = client
@@ -95,6 +106,7 @@ class Call:
         self.route = route
         self.delimited = delimited
         self.descriptor = descriptor
+        self.counters = ServerCounters() if counters is None else counters
 
     @property
     def answer_by(self) -> float:
@@ -178,7 +190,8 @@ class ServerShell(Protocol):
 class ServerCounters:
     """Counters of a server.
 
-    `malformed`: undecodable messages; `unsent`: replies that the client did not take.
+    `errors`: of requests, and of each message of a request that takes many; `malformed`: undecodable
+    messages; `unsent`: replies that the client did not take.
     """
 
     requests: Counter[str] = field(default_factory=Counter)
@@ -274,7 +287,7 @@ class RequestServer:
         if route is None:
             raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
         deadline = self._shell.now() + request.effective_budget_ms / 1000
-        call = Call(request, identity, client, uid, deadline, route, delimited, descriptor)
+        call = Call(request, identity, client, uid, deadline, route, delimited, descriptor, self.counters)
         if route.takes_time or route.may_wait:
             self._check_room(call)  # before anything is begun that could not be finished
         if route.takes_time or (route.may_wait and route.ordered and client is not None and client.ordered):

@@ -37,7 +37,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "streams_peers": _gauge("Open streams by direction and protocol."),
     # --- sockets ---
     "ipc_requests": _counter("Requests by socket and method; unknown: not a method."),
-    "ipc_errors": _counter("Requests answered with an error, by socket and code."),
+    "ipc_errors": _counter(
+        "Requests, and messages of one that takes many, answered with an error, by socket and code."
+    ),
     "ipc_messages_received": _counter("Messages read from a socket."),
     "ipc_messages_sent": _counter("Messages given to a socket."),
     "ipc_dropped_slow": _counter("Replies dropped because the client does not read."),

@@ -123,7 +123,7 @@ class _Many:
                 row = self.begin(message, payload)
                 results.append(row if isinstance(row, tuple) else await row)
         late = IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before it was sent to all peers")
-        results += [self._failed(late)] * (len(call.blobs) - len(results))
+        results += [self._failed(late) for _ in range(len(call.blobs) - len(results))]
         return self.answer()
 
     def answer(self) -> Answer:
@@ -132,6 +132,7 @@ class _Many:
     def _failed(self, error: Exception) -> _Row:
         if not isinstance(error, IpcError):
             error = server_fault(error, self._call.request.method, "requests")
+        self._call.counters.errors[str(error.code)] += 1
         detail, text = error.detail, str(error.to_body()["message"])
         digest, timestamp = detail.get("message_hash", b""), detail.get("timestamp", 0)
         duplicate = detail.get("duplicate", False)

@@ -60,6 +60,7 @@ def test_each_message_of_a_request_counts_as_one_under_way() -> None:
     assert ask(3) == "under way"
     assert (client.in_flight, server.counters.in_flight) == (10, 10)
     assert ask(1).startswith("busy")
+    assert all(call.counters is server.counters for call in shell.calls)
     while shell.calls:
         server.finished(shell.calls.pop())
     assert (client.in_flight, server.counters.in_flight) == (0, 0)

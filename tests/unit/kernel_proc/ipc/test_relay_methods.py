@@ -10,7 +10,7 @@ import trio
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
 from ipc_schema.kernel.relay import MAX_PUBLISH_BYTES, RELAY_PUBLISH_MANY, RelayPublishManyReply
-from ipc_schema.server import ANSWER_MARGIN, Call
+from ipc_schema.server import ANSWER_MARGIN, Call, ServerCounters
 from kernel_proc.ipc.consumers import Consumer
 from kernel_proc.ipc.methods.relay import relay_routes
 from tests.support.mock_clock import mock_clock_test
@@ -21,13 +21,16 @@ PLAIN: Row = (MESSAGE.content_topic, 3, 7, b"", 0, False, b"", False)
 BUDGET = 10.0
 
 
-async def ask(house: House, *messages: tuple[Row, bytes], **more: object) -> tuple[Row, ...]:
+async def ask(
+    house: House, *messages: tuple[Row, bytes], counters: ServerCounters | None = None, **more: object
+) -> tuple[Row, ...]:
     """The results of a request for these messages with their payloads."""
     route = relay_routes(house.publishing, None)[RELAY_PUBLISH_MANY]
     body = {"messages": [list(row) for row, _ in messages]} | more
     request = Request(bytes(16), RELAY_PUBLISH_MANY, 0, 0, body, [payload for _, payload in messages])
     consumer = Consumer("x", "tool", named=True)
-    call = Call(request, b"", consumer, None, trio.current_time() + BUDGET, route, False)
+    deadline = trio.current_time() + BUDGET
+    call = Call(request, b"", consumer, None, deadline, route, False, counters=counters)
     result = route.handler(call)
     done = result if isinstance(result, tuple) else await result
     return RelayPublishManyReply.from_body(done[0]).results
@@ -112,6 +115,17 @@ async def test_a_fault_of_one_is_not_the_others() -> None:
     results = await ask(house, (PLAIN, b"a"), (PLAIN, b"bad"), (PLAIN, b"c"))
     assert [code for code, *_ in results] == ["", "internal", ""]
     assert "in its log under" in results[1][1]
+
+
+@mock_clock_test
+async def test_an_error_counts_like_that_of_a_request() -> None:
+    house, counters = House(), ServerCounters()
+    house.relay.delay = 6.0
+    await ask(house, *((PLAIN, b"%d" % number) for number in range(4)), (PLAIN, b""), counters=counters)
+    assert counters.errors == {"deadline_exceeded": 3}
+    house.relay.delay = 0.0
+    await ask(house, (PLAIN, b""), (PLAIN, b"x"), (PLAIN, b""), counters=counters)
+    assert counters.errors == {"deadline_exceeded": 3, "bad_request": 2}
 
 
 @pytest.mark.parametrize(
