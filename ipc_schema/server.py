@@ -141,8 +141,8 @@ Begun = Answer | Awaitable[Answer]
 
 class Route:
     """How a method runs. `ordered` only applies to coroutine functions and to those that `may_wait`.
-    `per_blob`: each blob counts as a request under way. `takes_time`: it is a coroutine function; Python does
-    not tell of a compiled one."""
+    `per_blob`: each blob counts as a request under way. `takes_time`: it is a coroutine function, which
+    `inspect` does not recognise once it is compiled."""
 
     __slots__ = ("handler", "may_wait", "needs_hello", "ordered", "per_blob", "takes_time")
 
