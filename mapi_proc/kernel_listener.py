@@ -124,7 +124,7 @@ class KernelListener:
         return edge_peers(self._health, self.filters.pushing(self.wanted()), self.peers.count(FILTER))
 
     def missed(self, shard: int, missed: Missed) -> None:
-        """Pass a gap to catch-up, which asks stores as its policy says."""
+        """Pass a gap to catch-up, which asks stores if the option `catch-up` says so."""
         self.catchup.add(shard, missed)
 
     def position(self, shard: int, position: StreamPlace) -> None:
