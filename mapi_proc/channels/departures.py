@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -58,7 +59,10 @@ class HeldDepartures:
     async def _send(self, host: ChannelHost, transmit: Transmit) -> None:
         record, payload = host.record, transmit.payload
         if payload is None:
-            payload = await self.database.read(find_channel_message, record.channel, transmit.message_id)
+            try:
+                payload = await self.database.read(find_channel_message, record.channel, transmit.message_id)
+            except sqlite3.Error as error:  # of this read only: it is tried again later, and the others go on
+                log.warning("channel message %s cannot be read now: %s", transmit.message_id, error)
         shard = self.shard_of(record.content_topic)
         if payload is None or shard is None:
             host.failed(transmit.message_id)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import pytest
+
+from mapi_proc.channels import departures
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
 from mapi_proc.channels.departures import HeldDepartures
 from mapi_proc.channels.events import (
@@ -28,7 +32,12 @@ from mapi_proc.channels.storing import stored_channel
 from mapi_proc.channels.transmitter import Transmitter
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
-from mapi_proc.database.channels import find_channel_request, load_channel, load_channels
+from mapi_proc.database.channels import (
+    find_channel_message,
+    find_channel_request,
+    load_channel,
+    load_channels,
+)
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask
 from mapi_proc.write_batch import Turn
@@ -42,7 +51,7 @@ RECORD = ChannelRecord(1, 7, "channel", TOPIC, "alice", b"\x80")
 class World:
     """One participant on a database; `air` collects what goes out."""
 
-    def __init__(self, database: Database, sender: str) -> None:
+    def __init__(self, database: Database, sender: str, sds: SdsSettings) -> None:
         self.now = 0.0
         self.database = database
         self.air: list[SendTask] = []
@@ -61,7 +70,7 @@ class World:
             lambda _: 3,
         )
         self.figures = ChannelFigures()
-        settings = ChannelSettings(split=SplitLimits(segment_size=320), sds=SdsSettings(max_attempts=3))
+        settings = ChannelSettings(split=SplitLimits(segment_size=320), sds=sds)
         self.host = ChannelHost(
             RECORD,
             ChannelCore("channel", sender, settings, Random(sender)),
@@ -101,11 +110,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(directory: Path, sender: str = "alice") -> AsyncIterator[World]:
+async def world(
+    directory: Path, sender: str = "alice", sds: SdsSettings | None = None
+) -> AsyncIterator[World]:
     directory.mkdir(exist_ok=True)
     fresh = not (directory / "mapi.sqlite3").exists()
     database = await Database.open(directory / "mapi.sqlite3")
-    one = World(database, sender)
+    one = World(database, sender, sds or SdsSettings(max_attempts=3))
     running = asyncio.create_task(one.transmitter.run())
     try:
         if fresh:
@@ -240,3 +251,31 @@ async def test_bytes_that_are_on_disk_only_are_read_to_be_sent(tmp_path: Path) -
         alice.host.tick()
         await alice.settled()
         assert first in [task.payload for task in alice.air]
+
+
+def test_a_message_that_cannot_be_read_now_is_sent_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [sqlite3.OperationalError("disk I/O error")]
+
+    def find(connection: sqlite3.Connection, number: int, message_id: str) -> bytes | None:
+        if faults:
+            raise faults.pop()
+        return find_channel_message(connection, number, message_id)
+
+    monkeypatch.setattr(departures, "find_channel_message", find)
+
+    @asyncio_test()
+    async def check() -> None:
+        on_disk_only = SdsSettings(max_attempts=3, max_history_bytes=0)
+        async with world(tmp_path, sds=on_disk_only) as alice:
+            alice.host.send(b"r", b"hello", False)
+            for _ in range(3):
+                await alice.settled()
+                alice.now += 400.0
+                alice.host.tick()
+            await alice.settled()
+            assert not faults
+            assert len([task for task in alice.air if decode_sds(task.payload).content]) == 2
+
+    check()
