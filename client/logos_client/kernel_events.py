@@ -26,7 +26,6 @@ __all__ = [
     "PeerEvent",
     "PeersSnapshot",
     "StreamLoss",
-    "source_name",
 ]
 
 

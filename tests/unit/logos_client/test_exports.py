@@ -22,9 +22,9 @@ def test_everything_exported_exists_and_is_documented() -> None:
                 assert exported.__doc__, name
 
 
-def test_all_events_and_errors_are_exported() -> None:
-    assert set(exceptions.__all__) <= set(logos_client.__all__)
-    assert set(events.__all__) <= set(logos_client.__all__)
+def test_all_that_its_modules_export_is_exported() -> None:
+    for module in (events, exceptions, kernel, kernel_events, messaging):
+        assert set(module.__all__) <= set(logos_client.__all__)
 
 
 def test_public_methods_are_documented() -> None:
