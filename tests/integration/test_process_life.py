@@ -25,7 +25,7 @@ from tests.integration.logos_node import LOGOS, clean_environment, logos, short_
 pytestmark = pytest.mark.integration
 
 PROCESSES = pytest.mark.parametrize("name", ["kernel", "mapi"])
-END_SECONDS = 20.0
+END_SECONDS = 60.0
 
 
 @pytest.fixture
