@@ -126,6 +126,7 @@ async def test_a_stream_that_goes_on_while_it_is_replayed_is_not_replayed_on_and
         at.publish(1)
         await at.until(lambda: at.listener.seqs == list(range(1, 12)))
         assert at.count("stream.replay") == 2
+        assert at.link.counters["gaps"] == 1
         assert at.link.counters["dropped_live"] == 0
         assert at.listener.missing == []
 
