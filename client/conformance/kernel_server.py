@@ -26,12 +26,14 @@ PAGE: Final = 3
 
 
 class ScriptedKernel(ScriptedServer):
-    """`muted`: no heartbeats; `hung`: nothing from the control socket either."""
+    """`muted`: no heartbeats; `hung`: nothing from the control socket either; `covered`: it has peers on the
+    shard."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         (directory / "kernel").mkdir()
         self.muted = self.hung = False
+        self.covered = True
         self._events: zmq.Socket[bytes] | None = None
         self._control: zmq.Socket[bytes] | None = None
         self._unwelcoming: unix_socket | None = None
@@ -143,7 +145,7 @@ class ScriptedKernel(ScriptedServer):
         """Send a heartbeat on each subscribed stream."""
         for topic in sorted(self._subscribed):
             seq = self.last if topic == TOPIC else 0
-            self.event([topic, encode_heartbeat(self.instance, self.epoch, seq, 7, True), b""])
+            self.event([topic, encode_heartbeat(self.instance, self.epoch, seq, 7, self.covered), b""])
         self._beat_at = time.monotonic() + HEARTBEAT_MS / 1000
 
     # -- what comes in ---------------------------------------------------------------------------------------
@@ -189,7 +191,14 @@ class ScriptedKernel(ScriptedServer):
 
     def state(self) -> dict[str, Any]:
         """Return the shard's stream state."""
-        return {"stream": STREAM, "shard": 0, "epoch": self.epoch, "first": self.first, "last": self.last}
+        return {
+            "stream": STREAM,
+            "shard": 0,
+            "epoch": self.epoch,
+            "first": self.first,
+            "last": self.last,
+            "coverage": [[7, None]] if self.covered else [],
+        }
 
     def _answer(self, identity: bytes, request: Request) -> dict[str, Any]:  # noqa: ARG002
         match request.method:

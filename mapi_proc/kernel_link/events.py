@@ -49,20 +49,20 @@ class EventSocket:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        gap: Callable[[], None],
+        resync: Callable[[], None],
         counters: dict[str, int],
         steady: SteadyClock,
     ) -> None:
         """Create it on a running loop.
 
-        `gap()` is called when events were lost and a tracker waits for a replay. Counts `gaps`,
-        `bad_headers` and `dropped_live`.
+        `resync()` is called when a lease is to be acquired again: events were lost and a tracker waits for a
+        replay, or coverage changed. Counts `gaps`, `bad_headers` and `dropped_live`.
         """
         self._steady = steady
         self._shift = steady.shift
         self.sink: EventSink | None = None
         self._context = context
-        self._gap = gap
+        self._resync = resync
         self._counters = counters
         self._loop = asyncio.get_running_loop()
         self._endpoint = ""
@@ -170,4 +170,6 @@ class EventSocket:
             self._counters["dropped_live"] += tracker.hold(event, payload)
         if verdict is Live.RESYNC:
             self._counters["gaps"] += 1
-            self._gap()
+            self._resync()
+        elif verdict is Live.RENEW:
+            self._resync()

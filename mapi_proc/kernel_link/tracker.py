@@ -28,6 +28,8 @@ class Live(Enum):
     """A duplicate, or a lease or replay is outstanding: `hold` it."""
     RESYNC = 3
     """A gap or another epoch: `hold` it, acquire the lease again, then replay."""
+    RENEW = 4
+    """Coverage changed: acquire the lease again, whose reply says when. Nothing is lost."""
 
 
 class Missed(NamedTuple):
@@ -236,8 +238,8 @@ class StreamTracker:
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> Live:
         """Take a heartbeat.
 
-        RESYNC: events were lost (without it, losing the last events before a silence would be invisible;
-        SPEC.md, 2), or coverage changed (a lease's reply says when).
+        RESYNC: events were lost. Without it, losing the last events before a silence would be invisible
+        (SPEC.md, 2).
         """
         if not self.live_now:
             return Live.DROP
@@ -247,7 +249,7 @@ class StreamTracker:
         if not covered and self._heard_until is None:
             self._heard_until = self._received_ns
         self._received_ns = time_ns  # not max(): the clock may have been set back
-        return Live.DROP if covered == self.covered else Live.RESYNC
+        return Live.DROP if covered == self.covered else Live.RENEW
 
     def replayed(self, seq: int, time_ns: int) -> bool:
         """Take one event of a replay page, in order. Return True to deliver it."""

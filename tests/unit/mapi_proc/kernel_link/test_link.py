@@ -132,6 +132,16 @@ async def test_a_stream_that_goes_on_while_it_is_replayed_is_not_replayed_on_and
 
 
 @asyncio_test()
+async def test_a_heartbeat_with_other_coverage_renews_the_lease_and_is_not_a_gap() -> None:
+    async with world() as at:
+        await at.until(lambda: not at.link.resyncing and at.subscribed())
+        leases = at.count("lease.acquire")
+        at.kernel.covered = False
+        await at.until(lambda: at.count("lease.acquire") > leases)
+        assert at.link.counters["gaps"] == 0
+
+
+@asyncio_test()
 async def test_what_comes_while_a_lease_is_acquired_is_neither_lost_nor_replayed() -> None:
     async with world() as at:
         at.kernel.answers["lease.acquire"].append({"hold": "reply"})

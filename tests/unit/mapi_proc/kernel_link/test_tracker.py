@@ -187,7 +187,7 @@ def test_time_without_mesh_peers_is_missing_but_not_before_the_first() -> None:
     tracker.leased(I1, E1, 1, 0, [], 1000)
     tracker.leased(I1, E1, 1, 0, [(1500, None)], 2000)
     assert tracker.missed == [], "before the first mesh peer nothing was promised"
-    assert tracker.heartbeat(I1, E1, 0, 2500, False) is Live.RESYNC
+    assert tracker.heartbeat(I1, E1, 0, 2500, False) is Live.RENEW
     tracker.leased(I1, E1, 1, 0, [(1500, 2400)], 2600)
     tracker.leased(I1, E1, 1, 0, [(1500, 2400)], 2800)
     assert tracker.missed == []
