@@ -29,6 +29,7 @@ from ipc_schema.server_client import Client
 __all__ = [
     "Answer",
     "Call",
+    "Caller",
     "Handler",
     "RequestServer",
     "Route",
@@ -69,43 +70,41 @@ def server_fault(fault: Exception, method: str, socket: str) -> IpcError:
     )
 
 
+class Caller:
+    """The connection that a request came on: its identity, and where known the peer's uid and the socket's
+    descriptor."""
+
+    __slots__ = ("descriptor", "identity", "uid")
+
+    def __init__(self, identity: bytes, uid: int | None = None, descriptor: int = -1) -> None:
+        self.identity = identity
+        self.uid = uid
+        self.descriptor = descriptor
+
+
 class Call:
     """One request as a method sees it. `client` is None only if the socket needs no hello."""
 
-    __slots__ = (
-        "client",
-        "counters",
-        "deadline",
-        "delimited",
-        "descriptor",
-        "identity",
-        "request",
-        "route",
-        "uid",
-    )
+    __slots__ = ("caller", "client", "counters", "deadline", "delimited", "request", "route")
 
     def __init__(
         self,
         request: Request,
-        identity: bytes,
+        caller: Caller,
         client: Client | None,
-        uid: int | None,
         deadline: float,
         route: Route,
-        delimited: bool,
-        descriptor: int = -1,
+        delimited: bool = False,
         counters: ServerCounters | None = None,
     ) -> None:
-        """`deadline`: when the caller stops waiting, by the server's clock. `uid` and `descriptor` of the
-        connection, where they are known. `counters`: the server's."""
+        """`deadline`: when the caller stops waiting, by the server's clock. `delimited`: as
+        `decode_request` found it. `counters`: the server's."""
         self.request = request
-        self.identity = identity
+        self.caller = caller
         self.client = client
-        self.uid = uid
         self.deadline = deadline
         self.route = route
         self.delimited = delimited
-        self.descriptor = descriptor
         self.counters = ServerCounters() if counters is None else counters
 
     @property
@@ -254,40 +253,33 @@ class RequestServer:
 
     def receive(self, frames: Sequence[bytes], uid: int | None, descriptor: int = -1) -> None:
         """Handle one message: identity and a request. `uid` is None on tcp, which has no peer credentials."""
-        identity = frames[0]
+        caller = Caller(frames[0], uid, descriptor)
         try:
             request, delimited = decode_request(frames[1:])
         except FrameError as malformed:
             self.counters.malformed += 1
             self.counters.requests["unknown"] += 1
-            self._send_error(identity, malformed.correlation_id, malformed, delimited=malformed.delimited)
+            self._send_error(caller, malformed.correlation_id, malformed, delimited=malformed.delimited)
             return
         route = self._routes.get(request.method)
         self.counters.requests[request.method if route is not None else "unknown"] += 1
         try:
-            self._admit(identity, request, route, uid, descriptor, delimited=delimited)
+            self._admit(caller, request, route, delimited=delimited)
         except IpcError as error:
-            self._send_error(identity, request.correlation_id, error, delimited=delimited)
+            self._send_error(caller, request.correlation_id, error, delimited=delimited)
 
-    def _admit(
-        self,
-        identity: bytes,
-        request: Request,
-        route: Route | None,
-        uid: int | None,
-        descriptor: int,
-        *,
-        delimited: bool,
-    ) -> None:
-        if self._allowed is not None and uid not in self._allowed:
-            raise IpcError(ErrorCode.UNAUTHORISED, f"uid {uid} may not use this socket (see allowed-uid)")
-        client = self._who(identity) if self._who is not None else None
+    def _admit(self, caller: Caller, request: Request, route: Route | None, *, delimited: bool) -> None:
+        if self._allowed is not None and caller.uid not in self._allowed:
+            raise IpcError(
+                ErrorCode.UNAUTHORISED, f"uid {caller.uid} may not use this socket (see allowed-uid)"
+            )
+        client = self._who(caller.identity) if self._who is not None else None
         if self._who is not None and client is None and (route is None or route.needs_hello):
             raise hello_first()
         if route is None:
             raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
         deadline = self._shell.now() + request.effective_budget_ms / 1000
-        call = Call(request, identity, client, uid, deadline, route, delimited, descriptor, self.counters)
+        call = Call(request, caller, client, deadline, route, delimited, self.counters)
         if route.takes_time or route.may_wait:
             self._check_room(call)  # before anything is begun that could not be finished
         if route.takes_time or (route.may_wait and route.ordered and client is not None and client.ordered):
@@ -306,7 +298,7 @@ class RequestServer:
     def _check_room(self, call: Call) -> None:
         client = call.client
         if client is None:
-            under_way = self._strangers[call.identity]
+            under_way = self._strangers[call.caller.identity]
         else:
             under_way = client.unanswered if call.request.no_reply else client.in_flight
         # One that alone has more messages than the limit is let in: otherwise it never would be.
@@ -319,7 +311,7 @@ class RequestServer:
         client, weight = call.client, call.weight
         self.counters.in_flight += weight
         if client is None:
-            self._strangers[call.identity] += weight
+            self._strangers[call.caller.identity] += weight
         else:
             if call.request.no_reply:
                 client.unanswered += weight
@@ -359,7 +351,7 @@ class RequestServer:
         except Exception as error:  # too large, or an invalid result: the client still gets an answer
             self.failed(call, error)
             return
-        self._send(call.identity, frames)
+        self._send(call.caller, frames)
 
     def expired(self, call: Call) -> None:
         """Answer a call whose budget ran out while it worked; it was cancelled."""
@@ -372,16 +364,16 @@ class RequestServer:
         """Answer with an error: unchanged if it belongs to the contract, else `internal` and a log entry."""
         if not isinstance(error, IpcError):
             error = server_fault(error, call.request.method, self.name)
-        self._send_error(call.identity, call.request.correlation_id, error, delimited=call.delimited)
+        self._send_error(call.caller, call.request.correlation_id, error, delimited=call.delimited)
 
     def finished(self, call: Call) -> None:
         """End the call's task."""
         client, weight = call.client, call.weight
         self.counters.in_flight -= weight
         if client is None:
-            self._strangers[call.identity] -= weight
-            if self._strangers[call.identity] <= 0:
-                del self._strangers[call.identity]
+            self._strangers[call.caller.identity] -= weight
+            if self._strangers[call.caller.identity] <= 0:
+                del self._strangers[call.caller.identity]
             return
         if call.request.no_reply:
             client.unanswered -= weight
@@ -394,12 +386,10 @@ class RequestServer:
 
     # --- output ------
 
-    def _send_error(
-        self, identity: bytes, correlation_id: bytes, error: IpcError, *, delimited: bool
-    ) -> None:
+    def _send_error(self, caller: Caller, correlation_id: bytes, error: IpcError, *, delimited: bool) -> None:
         self.counters.errors[str(error.code)] += 1
-        self._send(identity, encode_error(correlation_id, self._instance, error, delimited=delimited))
+        self._send(caller, encode_error(correlation_id, self._instance, error, delimited=delimited))
 
-    def _send(self, identity: bytes, frames: list[bytes]) -> None:
-        if not self._shell.send([identity, *frames]):
+    def _send(self, caller: Caller, frames: list[bytes]) -> None:
+        if not self._shell.send([caller.identity, *frames]):
             self.counters.unsent += 1

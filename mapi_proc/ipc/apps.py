@@ -150,27 +150,28 @@ class AppServer:
     # -- hello -------------------------------------------------------------------------------------------
 
     async def _hello(self, call: Call) -> Answer:
+        caller = call.caller
         hello = call.read(HelloRequest)
         version = hello.check()
         network = self._core.network  # not_ready until a kernel has reported it
-        before = self._sessions.get(call.identity)
+        before = self._sessions.get(caller.identity)
         if before is not None and not before.app.durable and hello.name is None:
             app = before.app  # the same app says hello again: it keeps its stream
         else:
-            app = await self._core.open_app(hello.name, call.uid)
-            before = self._sessions.get(call.identity)  # another hello of its may have been faster
+            app = await self._core.open_app(hello.name, caller.uid)
+            before = self._sessions.get(caller.identity)  # another hello of its may have been faster
             if before is not None and before.app is not app:
-                self._gone(call.identity)
-        session = _Session(call.identity, app, self.socket.send_soon, self._loop.time())
+                self._gone(caller.identity)
+        session = _Session(caller.identity, app, self.socket.send_soon, self._loop.time())
         other = app.connection
         self._core.claim(app, session, takeover=hello.takeover, instead_of=before)
         if isinstance(other, _Session) and other is not before:
             self._sessions.pop(other.identity, None)
-        self._sessions[call.identity] = session
+        self._sessions[caller.identity] = session
         await self._core.check_seen(app, hello.seen)
-        if call.descriptor >= 0:
+        if caller.descriptor >= 0:
             window = connection_window(self._core.config.apps.ephemeral_max_bytes)
-            self.socket.windows.watch(call.identity, call.descriptor, window)
+            self.socket.windows.watch(caller.identity, caller.descriptor, window)
         position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         subscriptions, more = topic_page(self._core.table.topics_of(app.stream))
         in_flight, body_bytes, blob_bytes = self._limits

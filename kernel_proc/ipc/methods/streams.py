@@ -57,7 +57,7 @@ def stream_routes(
     def hello(call: Call) -> Answer:
         request = call.read(HelloRequest)
         version = request.check()
-        consumer = consumers.hello(call.identity, request.name, request.kind)
+        consumer = consumers.hello(call.caller.identity, request.name, request.kind)
         reply = KernelHello(
             protocol=version,
             instance=publisher.instance,

@@ -12,7 +12,7 @@ import trio
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
-from ipc_schema.server import Call, Route
+from ipc_schema.server import Call, Caller, Route
 from kernel_proc.ipc.consumers import Consumer
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.ipc.methods import filter as methods
@@ -64,12 +64,10 @@ class House:
         request = Request(bytes(16), method, 0, 0, body, ())
         call = Call(
             request,
-            b"",
+            Caller(b""),
             Consumer(consumer, "tool", named=True),
-            None,
             trio.current_time() + 30.0,
             route,
-            False,
         )
         return dict((await route.handler(call))[0])
 

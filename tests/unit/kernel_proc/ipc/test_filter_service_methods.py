@@ -7,7 +7,7 @@ import pytest
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request, encode_reply
 from ipc_schema.kernel.filter import FILTER_SUBSCRIBERS, FilterSubscribersReply
-from ipc_schema.server import Call
+from ipc_schema.server import Call, Caller
 from kernel_proc.ipc.consumers import Consumer
 from kernel_proc.ipc.methods.filter_service import filter_service_routes
 from kernel_proc.protocols.filter.codec import FilterRequest, RequestType
@@ -19,7 +19,7 @@ TOPIC = "/waku/2/rs/1/0"
 def ask(table: Subscriptions | None) -> FilterSubscribersReply:
     route = filter_service_routes(table)[FILTER_SUBSCRIBERS]
     request = Request(bytes(16), FILTER_SUBSCRIBERS, 0, 0, {}, ())
-    answer = route.handler(Call(request, b"", Consumer("x", "tool", named=True), None, 0.0, route, False))
+    answer = route.handler(Call(request, Caller(b""), Consumer("x", "tool", named=True), 0.0, route))
     assert isinstance(answer, tuple)
     encode_reply(bytes(16), bytes(16), answer[0])  # raises if it does not fit
     return FilterSubscribersReply.from_body(answer[0])

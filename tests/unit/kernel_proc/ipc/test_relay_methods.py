@@ -10,7 +10,7 @@ import trio
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
 from ipc_schema.kernel.relay import MAX_PUBLISH_BYTES, RELAY_PUBLISH_MANY, RelayPublishManyReply
-from ipc_schema.server import ANSWER_MARGIN, Call, ServerCounters
+from ipc_schema.server import ANSWER_MARGIN, Call, Caller, ServerCounters
 from kernel_proc.ipc.consumers import Consumer
 from kernel_proc.ipc.methods.relay import relay_routes
 from tests.support.mock_clock import mock_clock_test
@@ -30,7 +30,7 @@ async def ask(
     request = Request(bytes(16), RELAY_PUBLISH_MANY, 0, 0, body, [payload for _, payload in messages])
     consumer = Consumer("x", "tool", named=True)
     deadline = trio.current_time() + BUDGET
-    call = Call(request, b"", consumer, None, deadline, route, False, counters=counters)
+    call = Call(request, Caller(b""), consumer, deadline, route, counters=counters)
     result = route.handler(call)
     done = result if isinstance(result, tuple) else await result
     return RelayPublishManyReply.from_body(done[0]).results

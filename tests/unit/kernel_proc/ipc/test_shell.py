@@ -58,7 +58,7 @@ class Methods:
         self.consumers = Consumers(lambda: "anonymous", lambda _name: False)
 
     def hello(self, call: Call) -> Answer:
-        self.consumers.hello(call.identity, "someone", "tool")
+        self.consumers.hello(call.caller.identity, "someone", "tool")
         return {}, ()
 
     def now(self, call: Call) -> Answer:
