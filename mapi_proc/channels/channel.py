@@ -287,6 +287,8 @@ class ChannelCore:
             return
         result = self.joiner.add(sender_id, body, message_id, now)
         self._dropped(result.dropped)
+        if result.refused:
+            self._outputs.append(ReceiveRefused(result.refused))
         if result.joined is not None:
             joined = result.joined
             self._done(joined.tags)

@@ -8,7 +8,7 @@ SDS removes repeated messages, so the sender sent the same payload twice.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -63,10 +63,12 @@ class SetDropped(NamedTuple):
 
 
 class JoinResult(NamedTuple):
-    """The result of one segment. `held`: it waits in its set. Neither held nor joined: it was discarded."""
+    """The result of one segment. `held`: it waits in its set; `joined`: it completed it; `refused`: why it
+    was not taken, a counter's label."""
 
     held: bool = False
     joined: Joined | None = None
+    refused: str = ""
     dropped: tuple[SetDropped, ...] = ()
 
 
@@ -89,12 +91,11 @@ class _Set:
 
 
 class Joiner:
-    """Half-joined payloads of one channel. `discarded` counts segments that were not taken, by reason;
-    `changed` collects the leftovers that are to be stored (None: no longer)."""
+    """Half-joined payloads of one channel. `changed` collects the leftovers that are to be stored (None: no
+    longer)."""
 
     def __init__(self, limits: JoinLimits) -> None:
         self.limits = limits
-        self.discarded: Counter[str] = Counter()
         self._sets: OrderedDict[SetKey, _Set] = OrderedDict()
         self._leftovers: OrderedDict[SetKey, Leftover] = OrderedDict()
         self.changed: dict[SetKey, frozenset[Slot] | None] = {}
@@ -109,27 +110,27 @@ class Joiner:
         """Add a segment. `tag` is the caller's name for it, returned when its set ends."""
         reason = self._refusal(segment)
         if reason:
-            return self._discard(reason)
+            return JoinResult(refused=reason)
         key = (sender, segment.payload_hash, segment.payload_length)
         slot = (segment.is_parity, segment.position)
         leftover = self._leftovers.get(key)
         if leftover is not None:
             if slot in leftover.slots:
                 self._came(key, leftover, slot)
-                return self._discard("Duplicate")
+                return JoinResult(refused="duplicate_segment")
             self._forget(key)
         part = self._sets.get(key)
         if part is None:
             part = self._sets[key] = _Set(segment.data_count, segment.parity_count, now)
         elif segment.data_count != part.data_count:
-            return self._discard("CountMismatch")
+            return JoinResult(refused="segment_count")
         elif segment.parity_count != part.parity_count:
             # The intermediate form does not carry the count: take the highest index seen.
             if segment.payload_length != UNKNOWN_LENGTH and segment.parity_count and part.parity_count:
-                return self._discard("CountMismatch")
+                return JoinResult(refused="segment_count")
             part.parity_count = max(part.parity_count, segment.parity_count)
         if slot in part.segments:
-            return self._discard("Duplicate")
+            return JoinResult(refused="duplicate_segment")
         part.segments[slot], part.tags[slot] = segment.payload, tag
         part.changed = now
         part.size += len(segment.payload)
@@ -169,20 +170,16 @@ class Joiner:
     def _refusal(self, segment: SegmentMessage) -> str:
         limits = self.limits
         if segment.data_count + segment.parity_count > limits.max_segments:
-            return "Invalid"
+            return "invalid_segment"
         if len(segment.payload) > limits.max_chunk:
-            return "Oversized"
+            return "oversized_segment"
         length, count = segment.payload_length, segment.data_count
         # No data segment is empty (except that of an empty payload) or longer than a chunk.
         if length != UNKNOWN_LENGTH and not (length >= count or (length == 0 and count == 1)):
-            return "Invalid"
+            return "invalid_segment"
         if length > count * limits.max_chunk or count * limits.max_chunk < len(segment.payload):
-            return "Invalid"
+            return "invalid_segment"
         return ""
-
-    def _discard(self, reason: str) -> JoinResult:
-        self.discarded[reason] += 1
-        return JoinResult()
 
     def _complete_set(self, key: SetKey, part: _Set, now: float) -> JoinResult:
         payload = _payload(part, key[1], key[2])

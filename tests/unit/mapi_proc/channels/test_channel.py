@@ -150,6 +150,8 @@ def test_payloads_in_many_segments_with_parity_and_loss() -> None:
     assert bob.receive(*wire[:4], *wire[5:]) == []  # the gap holds up what comes after it
     bob.tick(900.0)
     assert [event.payload for event in bob.events if isinstance(event, Received)] == [payload]
+    # One segment was lost, which one of three shards of parity makes good.
+    assert bob.events.count(ReceiveRefused("duplicate_segment")) == 2
 
 
 @pytest.mark.parametrize(

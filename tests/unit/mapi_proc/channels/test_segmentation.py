@@ -125,11 +125,12 @@ def test_split_and_joined_under_loss_and_any_order(
 
 
 def test_left_over_parity_does_not_begin_the_payload_again() -> None:
-    segments = split_payload(bytes(64 * 4), SMALL_PARITY)
+    *enough, late, later = split_payload(bytes(64 * 4), SMALL_PARITY)
     joiner = Joiner(JoinLimits())
-    assert len(join(segments, joiner)) == 1
+    assert len(join(enough, joiner)) == 1
+    for segment in (late, later):
+        assert joiner.add("alice", decode_segment(segment), "t", 0.0).refused == "duplicate_segment"
     assert joiner.sets == 0
-    assert joiner.discarded["Duplicate"] == 2
 
 
 def test_the_same_payload_sent_twice_is_two_payloads() -> None:
@@ -182,17 +183,19 @@ def test_the_oldest_sets_go_when_there_is_no_room() -> None:
 def test_counts_and_sizes_that_do_not_fit_are_refused() -> None:
     joiner = Joiner(JoinLimits(max_segments=4, max_chunk=64))
     segment = SegmentMessage(HASH, 100, 0, 2, 0, False, bytes(64))
+    refused = {"refused": "invalid_segment", "held": False, "joined": None, "dropped": ()}
     for bad in (
         segment._replace(data_count=5),
-        segment._replace(payload=bytes(65)),
         segment._replace(payload_length=129),
         segment._replace(payload_length=1),
         segment._replace(payload_length=0),
     ):
-        assert not joiner.add("alice", bad, "t", 0.0).held
+        assert joiner.add("alice", bad, "t", 0.0)._asdict() == refused
+    oversized = segment._replace(payload=bytes(65))
+    assert joiner.add("alice", oversized, "t", 0.0).refused == "oversized_segment"
     assert joiner.add("alice", segment, "t", 0.0).held
-    joiner.add("alice", segment._replace(data_count=3, position=2), "t", 0.0)
-    assert joiner.discarded == {"Invalid": 4, "Oversized": 1, "CountMismatch": 1}
+    another = segment._replace(data_count=3, position=2)
+    assert joiner.add("alice", another, "t", 0.0).refused == "segment_count"
 
 
 def test_the_earlier_form_recovers_a_last_chunk_of_unknown_length() -> None:
