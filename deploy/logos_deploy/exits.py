@@ -35,7 +35,7 @@ class Exit(IntEnum):
 _NO_NODE: Final = "no node answers there"
 _FOREGROUND: Final = {
     Exit.OK: "ended on request",
-    Exit.FAILED: "a process cannot run, or supervisord has ended",
+    Exit.FAILED: "a process cannot run, a port is in use, or supervisord has ended",
     Exit.IN_USE: "the data directory is in use by a running node",
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,6 +29,7 @@ UV = Path(sys.executable).with_name("uv")
 RUNTIME_LOCK = ROOT / "requirements" / "runtime.lock"
 CLIENT_PACKAGES = {"ipc_schema", "logos_client", "logos_sockets"}
 NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge", "logos_deploy", "logos_process"}
+INSTALLING_PAGES = ("docs/build-an-app.md", "docs/operate.md")
 PYTHONS = ("3.11", "3.12", "3.13")
 COMPILING_SECONDS = 800.0
 
@@ -200,6 +202,22 @@ def test_the_makefile_installs_the_runtime_without_a_compiler(directory: Path) -
     assert not {"pytest", "mypy", "uv", "fastecdsa"} & {
         line.split("==")[0] for line in installed.splitlines()
     }
+
+
+def test_the_pages_install_a_node_by_commands_that_pip_takes(directory: Path) -> None:
+    """The lines of the three pages as a reader copies them, in a clone; with pip itself, which is stricter
+    than uv about what stands beside hashes."""
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("README.md", *INSTALLING_PAGES)]
+    installs = [re.findall(r"^\$ (pip install --no-deps [^#\n]+)", page, re.MULTILINE) for page in pages]
+    assert installs[0]
+    assert installs == [installs[0]] * len(pages)
+    upgrade = re.findall(r"`(pip install --no-deps [^`]+)`", pages[-1])
+    assert upgrade == [line.strip() for line in installs[0]]
+
+    run(sys.executable, "-m", "venv", directory / "venv")
+    script = "\n".join(["set -e", f". {directory}/venv/bin/activate", *installs[0]])
+    run("bash", "-c", script, cwd=ROOT, CC="/bin/false", CXX="/bin/false")
+    assert "usage: logos" in run(directory / "venv" / "bin" / "logos", "--help", cwd=directory)
 
 
 @pytest.fixture(scope="module")

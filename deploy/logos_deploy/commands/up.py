@@ -22,12 +22,14 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.follow import LogFollower
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
+from logos_deploy.node.ports import PortInUseError
 from logos_deploy.node.processes import OWN_VARIABLES
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
 from logos_deploy.node.takeover import split_words, take_over
 from logos_deploy.node.watch import BRIDGE, GATEWAY, NodeWatch, WatchVerdict
 from logos_process.config_file import read_text, read_toml
+from logos_process.exits import ExitCode, StartError
 from logos_process.service_manager import ServiceManager
 from logos_process.stopping import stop_signals
 
@@ -70,7 +72,7 @@ def add_node(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="any option of kernel or MAPI (both get it if both have it; kernel.key or mapi.key for one)",
+        help="any option of any process (all that have it get it; kernel.key or mapi.key for one)",
     )
 
 
@@ -131,11 +133,13 @@ def _start_errors(supervisor: Supervisor) -> Iterator[None]:
         yield
     except NodeInUseError as error:
         raise CommandError(Exit.IN_USE, str(error)) from None
-    except SupervisorError as error:
+    except (PortInUseError, SupervisorError) as error:  # a service manager may try again
         raise CommandError(Exit.FAILED, str(error)) from None
     except OSError as error:
+        lasting = StartError.code_of(error.errno) is ExitCode.CONFIG
         raise CommandError(
-            Exit.CONFIG, f"data-dir: cannot use {supervisor.paths.directory}: {error}"
+            Exit.CONFIG if lasting else Exit.FAILED,
+            f"data-dir: cannot use {supervisor.paths.directory}: {error}",
         ) from None
 
 

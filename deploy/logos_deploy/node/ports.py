@@ -9,10 +9,14 @@ from collections.abc import Iterable
 from ipc_schema.config.options import ConfigError, PortUse
 
 
+class PortInUseError(ConfigError):
+    """Another program has a configured port: unlike the rest of a configuration it may be free later."""
+
+
 def refuse_taken_ports(uses: Iterable[PortUse], *, udp: bool = False) -> None:
     """Refuse a TCP (or UDP) port that is in use: an error that names the key is better than a log line.
 
-    Raises `ConfigError`.
+    Raises `PortInUseError`, or `ConfigError` for an address that cannot be bound.
     """
     for use in uses:
         family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
@@ -24,6 +28,6 @@ def refuse_taken_ports(uses: Iterable[PortUse], *, udp: bool = False) -> None:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     why = f"port {use.port} on {use.address} is in use by another program (0 = automatic)"
-                else:
-                    why = f"cannot listen on {use.address} port {use.port}: {error.strerror}"
+                    raise PortInUseError(use.key, why) from None
+                why = f"cannot listen on {use.address} port {use.port}: {error.strerror}"
                 raise ConfigError(use.key, why) from None

@@ -96,8 +96,8 @@ class Supervisor:
     async def start(self) -> None:
         """Start supervisord, and through it the processes. Returns when it answers; they may not be ready.
 
-        Raises `NodeInUseError`, `ConfigError` for a port in use, `SupervisorError`, or OSError for an
-        unusable directory.
+        Raises `NodeInUseError`, `PortInUseError`, `ConfigError` for an address that cannot be bound,
+        `SupervisorError`, or OSError for an unusable directory.
         """
         self._refuse_running()
         refuse_taken_ports(self.plan.ports)

@@ -87,8 +87,15 @@ def test_a_port_that_another_program_has_is_refused_by_its_key(capsys: pytest.Ca
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        assert cli.main(["up", f"tcp-port={port}"]) == Exit.CONFIG
+        assert cli.main(["up", f"tcp-port={port}"]) == Exit.FAILED  # it may be free at the next start
         assert f"logos: tcp-port: port {port} on 127.0.0.1 is in use" in capsys.readouterr().err
+
+
+def test_a_directory_that_cannot_be_written_for_now_is_no_refused_configuration() -> None:
+    up = [sys.executable, "-m", "logos_deploy", "up", "--write-only"]
+    done = subprocess.run(["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *up], capture_output=True, text=True)
+    assert done.returncode == Exit.FAILED, done.stderr
+    assert done.stderr.startswith("logos: data-dir: cannot use "), done.stderr
 
 
 def test_without_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
