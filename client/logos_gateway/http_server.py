@@ -1,8 +1,9 @@
 """HTTP listeners on uvicorn (httptools, uvloop), with limits on clients that are slow to send or to read.
 
-uvicorn bounds idle keep-alive connections, but with httptools neither the size of a head nor the time in
-which it must come: a client that sends one byte a minute would hold a connection for ever (slow loris). So
-would one that never reads: closing a connection waits until what was written has gone out.
+uvicorn bounds idle keep-alive connections, but with httptools neither the size of a head or of a chunked
+body's trailers, nor the time in which a head must come: a client that sends one byte a minute would hold a
+connection for ever (slow loris). So would one that never reads: closing a connection waits until what was
+written has gone out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from starlette.responses import Response
 from starlette.types import ASGIApp, Send
@@ -36,6 +38,9 @@ WRITE_SECONDS: Final = 20.0
 """Seconds after which a client that reads nothing is disconnected."""
 KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 64 * 1024
+"""Bytes of a head, and of what is around the chunks of a body."""
+MAX_FRAGMENTS: Final = 4096
+"""Frames of one WebSocket message: its bytes are bounded, but empty frames have none."""
 MAX_CONNECTIONS: Final = 4096
 """Open at once, per listener; further ones are answered 503."""
 
@@ -126,6 +131,13 @@ class _SocketProtocol(WebSocketsSansIOProtocol):
         self._stall.resume()
         super().connection_lost(exc)
 
+    def handle_cont(self, event: Any) -> None:
+        if len(self.frames) < MAX_FRAGMENTS:
+            super().handle_cont(event)
+        else:
+            self.conn.send_close(1009, "too many fragments")
+            self.handle_parser_exception()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._stall.pause(self.transport)
@@ -144,7 +156,10 @@ class _TimedProtocol(HttpToolsProtocol):
     _idle_since: float | None = None
     """When the last response ended; None while a request comes or is served."""
     _in_head = True
-    _head_bytes = 0
+    _advanced = False
+    """The bytes just read have completed a head or a body, or a part of a body."""
+    _held_bytes = 0
+    """Bytes that have completed nothing: what the parser keeps grows with them."""
     _refused = False
 
     def connection_made(self, transport: Any) -> None:
@@ -158,31 +173,67 @@ class _TimedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        super().data_received(data)
-        if self._in_head and not self._refused:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self._refuse("large_head", b"431 Request Header Fields Too Large")
-            elif self._head_timer is None:  # most heads come whole, and need no timer
-                self._expect_head()
+        self._advanced = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        self._held_bytes = 0 if self._advanced else self._held_bytes + len(data)
+        if self._held_bytes > MAX_HEAD:
+            self._refuse("large_head", b"431 Request Header Fields Too Large")
+        elif self._in_head and self._head_timer is None:  # most heads come whole, and need no timer
+            self._expect_head()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Begin the request again without its upgrade, which a server ignores if it does not know it
+        (RFC 9110, 7.8). The parser takes what follows, even a body, for another protocol's."""
+        parts = [self.parser.get_method(), b" ", self.url, b" HTTP/"]
+        parts += self.parser.get_http_version().encode(), b"\r\n"
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b",".join(one for one in value.split(b",") if one.strip().lower() != b"upgrade")
+            if name != b"upgrade":
+                parts += name, b": ", value, b"\r\n"
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join((*parts, b"\r\n", rest)))
+
+    def _is_upgrade_unknown(self) -> bool:
+        parser = self.parser
+        return parser.should_upgrade() and parser.get_method() != b"CONNECT" and not self._should_upgrade()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes, self._idle_since = True, 0, None
+        self._in_head, self._held_bytes, self._idle_since = True, 0, None
         self._stop_timer()
 
+    def on_body(self, body: bytes) -> None:
+        self._advanced = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        self.scope["state"][BODY_COMPLETE] = True
-        super().on_message_complete()
+        self._advanced = True
+        if not self._is_upgrade_unknown():
+            self.scope["state"][BODY_COMPLETE] = True
+            super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
-        self._in_head = False
+        self._in_head, self._advanced = False, True
         size = sum(len(name) + len(value) for name, value in self.headers)
-        if max(size, self._head_bytes) > MAX_HEAD:  # all of it came at once
+        if max(size, self._held_bytes) > MAX_HEAD:  # all of it came at once
             self._refuse("large_head", b"431 Request Header Fields Too Large")
             raise ValueError("the head is too large")  # ends the parser's work on these bytes
-        super().on_headers_complete()
+        if not self._is_upgrade_unknown():
+            super().on_headers_complete()
+            # The parser adds trailers, which must not be taken for headers (RFC 9110, 6.5.1).
+            self.headers = self.headers.copy()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but with one timer for many idle times: one for each costs a tenth of a request."""
@@ -255,7 +306,7 @@ class _TimedProtocol(HttpToolsProtocol):
 
 
 _COUNTED_ELSEWHERE: Final = (
-    "Invalid HTTP request received",
+    "Invalid UTF-8 sequence received from client.",
     # uvicorn logs this for every WebSocket that is refused with an HTTP status.
     "ASGI callable returned without completing handshake",
 )

@@ -25,9 +25,14 @@ class BadBody(ValueError):
 
 
 def decode_json(data: bytes) -> Any:
-    """Parse JSON. Raises `BadBody`: not JSON, not UTF-8, a key twice in one object, NaN or Infinity."""
+    """Parse JSON. Raises `BadBody`: not JSON, not UTF-8, a key twice in one object, NaN or Infinity, or
+    half of a surrogate pair."""
     try:
-        return _decode(data.decode("utf-8"))
+        value = _decode(data.decode("utf-8"))
+        if b"\\ud" in data or b"\\uD" in data:
+            # An escape can name what is not text, and what can neither be sent nor be answered with.
+            _encode(value).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error) or type(error).__name__) from None
 

@@ -1,13 +1,14 @@
-"""Connections of a listener: requests one behind the other, and none at all."""
+"""Connections of a listener: requests one behind the other, and none at all; what is around a request."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -22,13 +23,24 @@ HEAD = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @asynccontextmanager
 async def _connection() -> AsyncIterator[Connection]:
-    """Connect to a listener that answers with the path, and to `/slow` once the next request has begun."""
+    """Connect to a listener that answers with the path, to `/slow` once the next request has begun, and to a
+    POST with its body and the headers named `x`."""
     come = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] == "/slow":
+        answer = scope["path"]
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            return
+        if scope["method"] == "POST":
+            body = await Request(scope, receive).body()
+            answer = f"{body.decode()} {[value for name, value in scope['headers'] if name == b'x']}"
+        elif answer == "/slow":
             await come.wait()
-        await PlainTextResponse(scope["path"])(scope, receive, send)
+        await PlainTextResponse(answer)(scope, receive, send)
 
     begin = http_server._TimedProtocol.on_message_begin
 
@@ -44,10 +56,12 @@ async def _connection() -> AsyncIterator[Connection]:
         running = asyncio.create_task(listener.run())
         url = urlsplit(listener.url)
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
-        yield reader, writer
-        writer.close()
-        listener.stop()
-        await running
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            listener.stop()
+            await running
 
 
 async def _answer(reader: asyncio.StreamReader, path: bytes) -> None:
@@ -96,3 +110,71 @@ def test_a_connection_with_a_request_is_not_idle(monkeypatch: pytest.MonkeyPatch
             assert await reader.read() == b""
 
     check()
+
+
+UPGRADE = b"%s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: localhost\r\nx: 1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@asyncio_test()
+async def test_an_upgrade_that_is_not_known_is_ignored(*, apart: bool) -> None:
+    """As curl with --http2 and Java's client ask for it. The body was lost, or taken for another request."""
+    async with _connection() as (reader, writer):
+        hidden = HEAD % b"hidden"
+        writer.write(UPGRADE % b"POST /" + b"Content-Length: %d\r\n\r\n" % len(hidden))
+        if apart:
+            await asyncio.sleep(0)
+            await writer.drain()
+        writer.write(hidden + UPGRADE % b"GET /a" + b"\r\n" + HEAD % b"b")
+        await _answer(reader, hidden + b" []")
+        await _answer(reader, b"/a")
+        await _answer(reader, b"/b")
+
+
+@asyncio_test()
+async def test_trailers_are_no_headers() -> None:
+    async with _connection() as (reader, writer):
+        writer.write(CHUNKED + b"x: 2\r\n\r\n" + HEAD % b"a")
+        await _answer(reader, b"hi [b'1']")
+        await _answer(reader, b"/a")
+
+
+@pytest.mark.parametrize("line", [b"x: 2\r\n", b"x" * 999], ids=["trailers", "one trailer"])
+@asyncio_test()
+async def test_trailers_without_end_are_refused(line: bytes) -> None:
+    async with _connection() as (reader, writer):
+        before = http_server.refused["large_head"]
+        writer.write(CHUNKED)
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(line * 100)
+                await writer.drain()
+                await asyncio.sleep(0)
+        assert http_server.refused["large_head"] == before + 1
+
+
+@asyncio_test()
+async def test_pipelined_bodies_do_not_count_as_a_head() -> None:
+    body = b"x" * (http_server.MAX_HEAD + 1)
+    post = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with _connection() as (reader, writer):
+        writer.write(post + body + post[:9])
+        await _answer(reader, body + b" []")
+        writer.write(post[9:] + body)
+        await _answer(reader, body + b" []")
+
+
+@asyncio_test()
+async def test_a_message_to_a_socket_in_fragments_without_end_is_refused() -> None:
+    async with _connection() as (reader, writer):
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        masked = b"\x80" + bytes(4)  # no bytes
+        writer.write(b"\x01" + masked + (b"\x00" + masked) * http_server.MAX_FRAGMENTS)
+        close = await reader.read()
+        assert close[0] == 0x88
+        assert int.from_bytes(close[2:4], "big") == 1009

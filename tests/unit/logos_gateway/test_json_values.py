@@ -93,12 +93,18 @@ def test_a_message_is_an_object(value: object) -> None:
         b"NaN",
         b"[Infinity]",
         b"\xff",
+        rb'{"a": "\ud800"}',
+        rb'["\uDC00\uD800"]',
         b"[" * 100_000,
     ],
 )
 def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
     with pytest.raises(BadBody):
         decode_json(body)
+
+
+def test_escapes_may_name_any_character() -> None:
+    assert decode_json(rb'["\ud83d\ude00\u00e4"]') == ["\U0001f600ä"]
 
 
 def test_json_is_compact_and_in_utf8() -> None:
