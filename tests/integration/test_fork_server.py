@@ -1,4 +1,4 @@
-"""A forked program behaves as one that is started by its command."""
+"""A forked program behaves as one that is started by its command, whatever the suite was started by."""
 
 from __future__ import annotations
 
@@ -46,3 +46,20 @@ def test_its_own_environment_and_directory(tmp_path: Path, monkeypatch: pytest.M
             process.wait(0)
         process.send_signal(signal.SIGKILL)
         assert process.wait(20) == -signal.SIGKILL
+
+
+def test_a_suite_that_ignores_signals_starts_programs_that_do_not() -> None:
+    """As under `nohup`, which the node honours: what a test sends would not end it."""
+    child = "import signal; print([signal.getsignal(n) == signal.SIG_IGN for n in (1, 2)])"
+    suite = (
+        "import signal, subprocess, sys\n"
+        "from tests.support.ignored_signals import do_not_pass_on_ignored_signals\n"
+        "for number in (signal.SIGHUP, signal.SIGINT): signal.signal(number, signal.SIG_IGN)\n"
+        f"run = lambda: subprocess.run([sys.executable, '-c', {child!r}], check=True)\n"
+        "run()\n"
+        "do_not_pass_on_ignored_signals()\n"
+        "run()\n"
+        "for number in (signal.SIGHUP, signal.SIGINT): signal.raise_signal(number)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", suite], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[True, True]", "[False, False]"]

@@ -20,12 +20,11 @@ import pytest
 from logos_client.blocking.control import ControlClient
 from logos_client.exceptions import LogosError
 from logos_deploy.exits import Exit
-from tests.integration.logos_node import LOGOS, clean_environment, logos, short_directory, wait_for
+from tests.integration.logos_node import DEADLINE, LOGOS, clean_environment, logos, short_directory, wait_for
 
 pytestmark = pytest.mark.integration
 
 PROCESSES = pytest.mark.parametrize("name", ["kernel", "mapi"])
-END_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_a_log_without_a_reader_delays_nothing(directory: Path, name: str) -> No
         os.close(writing)
         wait_for(lambda: answers(name, directory / "n"), "its control socket")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(END_SECONDS) == 0
+        assert process.wait(DEADLINE) == 0
     os.close(reading)
 
 
@@ -91,7 +90,7 @@ def test_a_log_without_a_reader_or_room_does_not_end_it(directory: Path, name: s
     ):
         wait_for(lambda: answers(name, directory / "n"), "its control socket")
         process.send_signal(signal.SIGHUP)  # asks for a clean end too
-        assert process.wait(END_SECONDS) == 0
+        assert process.wait(DEADLINE) == 0
 
 
 @PROCESSES
@@ -107,7 +106,7 @@ def test_closed_standard_descriptors_are_not_given_to_files(directory: Path, nam
         for number in range(3):
             assert str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) == "/dev/null"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(END_SECONDS) == 0
+        assert process.wait(DEADLINE) == 0
 
 
 @PROCESSES
@@ -184,7 +183,7 @@ class TestUp:
             assert down.returncode == Exit.OK, (down.stdout, down.stderr)
         else:
             up.send_signal(signal.SIGHUP if how == "hangup" else signal.SIGTERM)
-        assert up.wait(END_SECONDS) == Exit.OK
+        assert up.wait(DEADLINE) == Exit.OK
         assert not answers("kernel", directory / "n")
 
 
@@ -208,5 +207,5 @@ def test_down_signals_no_stranger(directory: Path) -> None:
         down = logos("down", "--data-dir", str(data_dir), "--kill", "--json")
         assert down.returncode == Exit.OK, (down.stdout, down.stderr)
         assert json.loads(down.stdout)["how"] == "supervisord"
-        assert up.wait(END_SECONDS) == Exit.OK, "asked to end: no failure that a container restarts"
+        assert up.wait(DEADLINE) == Exit.OK, "asked to end: no failure that a container restarts"
         assert stranger.poll() is None
