@@ -35,6 +35,7 @@ from kernel_proc.ipc.methods.store_admin import OwnStore, store_admin_routes
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import Host, PeerIdText
+from kernel_proc.peering.settings import operators_peers
 from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter.client import SERVICE as FILTER_SERVICE
 from kernel_proc.protocols.filter.client import FilterClient
@@ -209,6 +210,11 @@ class Services:
                 relay = network.relay
                 return relay is not None and bool(relay.mesh_peers(topic) or relay.topic_peers(topic))
 
+            configured = operators_peers(config) - {network.host.peer_id}
+
+            def is_expecting() -> bool:
+                return any(network.host.identity(peer_id) is None for peer_id in configured)
+
             self.resume = StoreResume(
                 self._store_client,
                 self.peers,
@@ -218,6 +224,7 @@ class Services:
                 ResumeScope(
                     topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
                     is_covered=is_covered,
+                    is_expecting=is_expecting,
                     is_signed=network.is_signed,
                     keeps=services.store_message_retention_policy.seconds,
                 ),

@@ -47,6 +47,8 @@ PLAN_SECONDS: Final = 60.0
 COVERED_SECONDS: Final = 60.0
 """How long to wait for relay peers after the first pass."""
 SAVE_SECONDS: Final = 1.0
+EXPECT_SECONDS: Final = 30.0
+"""How long to wait, after the first store has answered, for configured peers that are not connected yet."""
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 60.0
 _MIN_KEY: Final = (-(1 << 63), b"")
@@ -71,6 +73,8 @@ class ResumeScope:
     """Return the pubsub topics that the node archives, and their shards."""
     is_covered: Callable[[str], bool]
     """Return whether messages of a topic arrive by relay now."""
+    is_expecting: Callable[[], bool]
+    """Return whether a configured peer has not yet told what it serves."""
     is_signed: Callable[[str, WakuMessage], bool]
     """Return whether a message is signed as its shard demands."""
     keeps: int | None
@@ -103,6 +107,7 @@ class StoreResume:
         self._errors = partial(registry.counter, "store_resume_errors")
         self._planned = trio.Event()
         self._saved = float("-inf")
+        self._expect_until: float | None = None
         self.state = ResumeState.PLANNING
         self.gaps: list[ResumeGap] = []
         """What is left; empty when it is done."""
@@ -185,9 +190,12 @@ class StoreResume:
             stores = self._peers.choose(SERVICE, CLIENT_PROTOCOLS, shard)
             fresh = [peer_id for peer_id in stores if peer_id not in asked]
             if not fresh:
-                if asked:
+                # At start the connections come one after another, so the first store may have answered before
+                # the next one is known to be a store.
+                if asked and not self._expects_more():
                     return
-                self.state, self.error = ResumeState.WAITING, "no connected peer serves store"
+                if not asked:
+                    self.state, self.error = ResumeState.WAITING, "no connected peer serves store"
                 await trio.sleep(LOOK)
                 continue
             try:
@@ -208,6 +216,12 @@ class StoreResume:
             else:
                 asked.append(fresh[0])
                 self.error = ""
+
+    def _expects_more(self) -> bool:
+        """Return whether further stores may turn up soon. Down or no store, a peer is waited for once."""
+        if self._expect_until is None:
+            self._expect_until = trio.current_time() + EXPECT_SECONDS
+        return trio.current_time() < self._expect_until and self._scope.is_expecting()
 
     async def _read_all(self, peer_id: PeerIdText, gap: ResumeGap, shard: int | None, until: int) -> None:
         async def take(page: History) -> None:

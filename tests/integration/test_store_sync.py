@@ -154,14 +154,19 @@ def test_a_store_fetches_what_it_missed(directory: Path) -> None:
             assert status(dealer).resume == StoreResumeRecord(state="done", added=430)
             # nothing that the node was there for is fetched again, however it ends
             assert late.stop(signal.SIGKILL) == -signal.SIGKILL
-            newest = put(second, messages(10, "newest"))
+            newest_one, newest_two = messages(4, "newest one"), messages(6, "newest two")
+            put(first, newest_one)
+            put(second, newest_two)
+            assert two.process is not None
+            two.process.send_signal(signal.SIGSTOP)  # the other one has answered before it is connected
             late.start()
             dealer = late.dealer()
+            eventually(lambda: has(dealer, [message_hash(*each) for each in newest_one]))
+            two.process.send_signal(signal.SIGCONT)
             eventually(lambda: resumed(dealer), 60)
-            assert has(dealer, [*missed, *newest])
-            found = status(dealer).resume
-            assert found is not None
-            assert found.added == 10
+            missed += [message_hash(*each) for each in (*newest_one, *newest_two)]
+            assert has(dealer, missed)
+            assert status(dealer).resume == StoreResumeRecord(state="done", added=10)
 
 
 def resumed(dealer: Dealer) -> bool:

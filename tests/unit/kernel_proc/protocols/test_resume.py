@@ -94,6 +94,7 @@ class Stores:
             self.host, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {}
         )
         self.covered = True
+        self.is_expecting: Callable[[], bool] = lambda: False
         self.resume = StoreResume(
             StoreClient(self.host, peers, self.registry, max_message_size=150_000),
             peers,
@@ -103,6 +104,7 @@ class Stores:
             ResumeScope(
                 topics=lambda: {TOPIC: 0, OTHER: 1},
                 is_covered=lambda _topic: self.covered,
+                is_expecting=lambda: self.is_expecting(),
                 is_signed=lambda _topic, one: one.payload != b"unsigned",
                 keeps=None,
             ),
@@ -196,6 +198,35 @@ async def test_what_came_before_the_first_relay_peer_is_fetched_too(tmp_path: Pa
         await all_of.done()
         assert set(all_of.archive.rows) == missed | late
         assert str(all_of.resume.state) == "done"
+
+
+@trio_test()
+async def test_a_configured_store_that_connects_later_is_asked_too(tmp_path: Path) -> None:
+    async with stores(tmp_path) as all_of:
+        missed = put(all_of.store("one"), 3, "one")
+
+        def connects() -> bool:
+            if "two" not in all_of.archives:
+                missed.update(put(all_of.store("two"), 3, "two"))
+                return True
+            return False
+
+        all_of.is_expecting = connects
+        await all_of.run()
+        assert set(all_of.archive.rows) == missed
+        assert len(missed) == 6
+
+
+@trio_test()
+async def test_a_configured_peer_that_stays_away_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "EXPECT_SECONDS", 0.1)
+    async with stores(tmp_path) as all_of:
+        all_of.is_expecting = lambda: True
+        missed = put(all_of.store("one"), 3, "one")
+        await all_of.run()
+        assert set(all_of.archive.rows) == missed
 
 
 @pytest.mark.parametrize("done", [0, 1])
