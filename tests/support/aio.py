@@ -11,12 +11,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+from trio.abc import Clock
 
 AsyncTest = Callable[..., Awaitable[None]]
 
 
-def trio_test(deadline: float = 60.0) -> Callable[[AsyncTest], Callable[..., None]]:
-    """Run an async test function under trio; fails after `deadline` seconds."""
+def trio_test(
+    deadline: float = 60.0, clock: Callable[[], Clock] | None = None
+) -> Callable[[AsyncTest], Callable[..., None]]:
+    """Run an async test function under trio; fails after `deadline` seconds of its clock."""
 
     def wrap(function: AsyncTest) -> Callable[..., None]:
         @functools.wraps(function)
@@ -25,7 +28,7 @@ def trio_test(deadline: float = 60.0) -> Callable[[AsyncTest], Callable[..., Non
                 with trio.fail_after(deadline):
                     await function(*args, **kwargs)
 
-            trio.run(main)
+            trio.run(main, clock=clock() if clock is not None else None)
 
         return runner
 

@@ -20,8 +20,8 @@ from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from logos_sockets import DEALER_LINGER_MS
 from tests.support.fork_server import ChildProcess, start_module
 
-START_SECONDS = 30.0
-REPLY_SECONDS = 30.0
+START_SECONDS = 60.0
+REPLY_SECONDS = 60.0
 
 Context = zmq.Context[zmq.Socket[bytes]]
 

@@ -19,7 +19,7 @@ from logos_client._connection import RequestConnection
 from tests.support.fork_server import ChildProcess, start_module
 from tests.support.kernel_process import REPLY_SECONDS, Dealer
 
-READY_S: Final = 20.0
+READY_S: Final = 60.0
 
 
 class AppDealer(Dealer):

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from logos_client.events import Event
 from logos_client.exceptions import DeadlineError
@@ -147,13 +148,13 @@ async def wait_status(app: MessagingClient, topic: str = TOPIC, timeout: float =
         await wait_event(app, 0.1)
 
 
-_kept: dict[int, list[Event]] = {}
+_kept: WeakKeyDictionary[MessagingClient, list[Event]] = WeakKeyDictionary()
 
 
 async def wait_event(app: MessagingClient, timeout: float) -> None:
     """Receive an event, and keep it for the next `wait`."""
     with suppress(DeadlineError):
-        _kept.setdefault(id(app), []).append(await app.next_event(timeout))
+        _kept.setdefault(app, []).append(await app.next_event(timeout))
 
 
 async def wait_for(
@@ -161,7 +162,7 @@ async def wait_for(
 ) -> E:
     """The next event of a kind that matches; others are passed over."""
     until = time.monotonic() + timeout
-    kept = _kept.get(id(app), [])
+    kept = _kept.get(app, [])
     while True:
         event = kept.pop(0) if kept else await app.next_event(max(0.0, until - time.monotonic()))
         if isinstance(event, kind) and matches(event):
@@ -178,7 +179,7 @@ async def drain(app: MessagingClient, seconds: float) -> list[Event]:
     """Everything that comes until nothing has come for `seconds`: for asserting that something
     does not come.
     """
-    events = _kept.pop(id(app), [])
+    events = _kept.pop(app, [])
     while True:
         try:
             events.append(await app.next_event(seconds))
