@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
+from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage, entry_size
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import Changes, SdsState, SdsStoredMessage
 
@@ -70,22 +70,25 @@ class Log:
         """Return the references for a new message, oldest first: the newest delivered messages, and every
         message that no other refers to. Without the latter, a message that only its sender has could stay
         unknown for ever."""
-        records = self.records
+        records, settings, room = self.records, self._settings, self._settings.max_references
         newest: list[str] = []
         for name in reversed(records):
-            if len(newest) >= self._settings.causal_history:
+            if len(newest) >= settings.causal_history:
                 break
             newest.append(name)
-        heads = list(self.heads)[: self._settings.max_heads]
-        if len(heads) < len(self.heads):
-            for name in heads:  # the next message refers to the others
+        entries: dict[str, HistoryEntry] = {}
+        for name in (*list(self.heads)[: settings.max_heads], *newest):
+            if name in records and name not in entries:
+                entry = HistoryEntry(name, records[name].hint, records[name].sender_id)
+                room -= entry_size(entry)
+                if room < 0:
+                    break
+                entries[name] = entry
+        if not entries.keys() >= self.heads.keys():
+            for name in [name for name in self.heads if name in entries]:  # the next refers to the others
                 del self.heads[name]
                 self.heads[name] = None
-        names = {name for name in (*heads, *newest) if name in records}
-        return tuple(
-            HistoryEntry(name, records[name].hint, records[name].sender_id)
-            for name in sorted(names, key=lambda name: (records[name].order, name))
-        )
+        return tuple(sorted(entries.values(), key=lambda entry: (records[entry.message_id].order, entry[0])))
 
     def insert(self, message: SdsMessage, raw: bytes, hint: bytes, changes: Changes) -> None:
         """Add a delivered message."""

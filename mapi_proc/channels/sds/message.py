@@ -27,7 +27,9 @@ from mapi_proc.channels.sds.bloom import JS, NIM
 MAX_ENTRIES: Final = 1000
 """Entries taken of one message's causal history: js sends 200."""
 
-_MAX_ID: Final = 512
+MAX_ID: Final = 512
+"""Bytes of an id, and of the hint of a reference: they are kept, shown to apps and referred to in messages of
+our own, which must stay below the network's limit whatever others send."""
 _UNITS: Final = {NIM: 1000, JS: 1}
 
 
@@ -114,6 +116,11 @@ def encode_sds(message: SdsMessage) -> bytes:
     return bytes(out)
 
 
+def entry_size(entry: HistoryEntry) -> int:
+    """Return at most how many bytes a reference takes in a message."""
+    return 16 + len(entry.message_id.encode()) + len(entry.hint) + len(entry.sender_id.encode())
+
+
 def _encode_entry(entry: HistoryEntry) -> bytes:
     out = bytearray()
     put_bytes(out, 1, entry.message_id.encode())
@@ -159,7 +166,7 @@ def _decode(form: str, found: list[tuple[int, int | bytes]]) -> SdsMessage:
         form,
         name,
         _identifier(single.get(numbers.channel, b""), "channel id"),
-        text(single.get(numbers.sender, b"")),
+        text(_short(single.get(numbers.sender, b""), "sender id")),
         lamport,
         tuple(history),
         single.get(numbers.bloom, b""),
@@ -169,9 +176,15 @@ def _decode(form: str, found: list[tuple[int, int | bytes]]) -> SdsMessage:
 
 
 def _identifier(value: bytes, name: str) -> str:
-    if not 0 < len(value) <= _MAX_ID:
+    if not value:
+        raise SdsError(f"an empty {name}")
+    return text(_short(value, name))
+
+
+def _short(value: bytes, name: str) -> bytes:
+    if len(value) > MAX_ID:
         raise SdsError(f"a {name} of {len(value)} bytes")
-    return text(value)
+    return value
 
 
 def _decode_entry(value: bytes) -> HistoryEntry:
@@ -192,6 +205,7 @@ def _decode_any_entry(value: bytes) -> HistoryEntry:
     try:
         single = {number: part for number, part in fields(value) if isinstance(part, bytes)}
         name = _identifier(single.get(1, b""), "message id")
-        return HistoryEntry(name, single.get(2, b""), text(single.get(3, b"")))
+        sender = text(_short(single.get(3, b""), "sender id"))
+        return HistoryEntry(name, _short(single.get(2, b""), "hint"), sender)
     except (ProtobufError, SdsError):
         return HistoryEntry(_identifier(value, "message id"))

@@ -16,6 +16,8 @@ class SdsSettings:
     causal_history: int = 10
     """Newest messages that each message refers to, besides those nothing refers to yet."""
     max_heads: int = 50
+    max_references: int = 12 * 1024
+    """Bytes of these references: others choose the length of their ids, and the content needs the room."""
     bloom: bool = True
     bloom_window: Window = NARROW
 

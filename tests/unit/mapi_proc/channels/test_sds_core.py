@@ -9,9 +9,10 @@ from random import Random
 import pytest
 
 from mapi_proc.channels.events import ChannelChanges
+from mapi_proc.channels.profiles import MAX_RAW
 from mapi_proc.channels.sds.bloom import JS, NIM
 from mapi_proc.channels.sds.core import OutgoingFullError, SdsCore
-from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage, decode_sds, encode_sds
+from mapi_proc.channels.sds.message import MAX_ID, HistoryEntry, SdsMessage, decode_sds, encode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import (
     Acknowledged,
@@ -469,6 +470,22 @@ def test_history_bytes_are_bounded_in_memory_and_read_from_the_disk() -> None:
     (answer,) = sent(alice.tick(1.0), SendKind.REPAIR)
     assert answer.raw is None
     assert alice.disk.rows[answer.message_id].raw == messages[0]
+
+
+def test_ids_of_any_length_leave_room_for_the_content() -> None:
+    """Otherwise no message of ours would be below the network's limit once others have sent a few."""
+    alice = Peer("alice")
+    heads = {f"{number:h>{MAX_ID}}" for number in range(60)}
+    for number, name in enumerate(sorted(heads)):
+        alice.receive(craft(name, number, sender="s" * MAX_ID))
+        alice.receive(craft(f"waits {number}", number, f"{number:m>{MAX_ID}}"))
+    alice.now = 1e4  # repairs are due
+    referred: set[str] = set()
+    for _ in range(20):
+        (raw,) = alice.send(bytes(MAX_RAW))
+        assert len(raw) < 150_000, "of 153,600, and there is more around it"
+        referred |= {entry.message_id for entry in decode_sds(raw).causal_history}
+    assert heads <= referred, "none is left out for good"
 
 
 # --- restarts -----------------------------------------------------------------------------------------------

@@ -216,6 +216,13 @@ def test_one_order_for_both_forms() -> None:
         put_bytes(1, b"") + put_bytes(4, b"ch"),
         put_bytes(1, b"\xff") + put_bytes(4, b"ch"),
         put_bytes(1, b"x" * 513) + put_bytes(4, b"ch"),
+        put_bytes(1, b"id") + put_bytes(4, b"ch") + put_bytes(7, b"x" * 513),
+        put_bytes(1, b"id")
+        + put_bytes(4, b"ch")
+        + put_bytes(3, put_bytes(1, b"a") + put_bytes(2, b"x" * 513)),
+        put_bytes(1, b"id")
+        + put_bytes(4, b"ch")
+        + put_bytes(3, put_bytes(1, b"a") + put_bytes(3, b"x" * 513)),
         put_bytes(1, b"id") + put_bytes(4, b"ch") + put_bytes(3, b"a") * 1001,
     ],
 )
