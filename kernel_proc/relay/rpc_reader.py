@@ -20,6 +20,11 @@ MAX_PX_PEERS: Final = 16
 """Peers read from one PRUNE; GossipSub v1.1 nodes send at most this many."""
 
 
+_MAX_ID: Final = 64
+_MAX_TOPIC: Final = 1024
+"""Bytes of a message id (Waku's have 32) and of a topic's name: the router keeps thousands of a peer."""
+
+
 class RpcDecodeError(ValueError):
     """The bytes are not a valid pubsub RPC."""
 
@@ -159,6 +164,8 @@ def _decode_ids(
         tag = buffer[pos]
         if tag == id_tag and tag:
             pos, stop = _span(buffer, pos + 1, end)
+            if stop - pos > _MAX_ID:
+                raise RpcDecodeError(f"message id of {stop - pos} bytes")
             ids.append(buffer[pos:stop])
             pos = stop
         elif tag == topic_tag and tag:
@@ -234,6 +241,8 @@ def _span(buffer: bytes, pos: int, end: int) -> tuple[int, int]:
 
 def _text(buffer: bytes, pos: int, end: int) -> tuple[str, int]:
     pos, stop = _span(buffer, pos, end)
+    if stop - pos > _MAX_TOPIC:
+        raise RpcDecodeError(f"topic of {stop - pos} bytes")
     try:
         return buffer[pos:stop].decode(), stop
     except UnicodeDecodeError:

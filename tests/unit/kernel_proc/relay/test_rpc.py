@@ -232,6 +232,25 @@ def test_no_rpc(data: bytes) -> None:
         decode_rpc(data)
 
 
+@pytest.mark.parametrize("kind", ["ihave", "iwant", "idontwant", "graft", "prune", "subscription"])
+def test_ids_and_topics_that_are_too_long_to_keep_are_refused(kind: str) -> None:
+    """The router keeps thousands for each peer, of which one alone could fill a message."""
+    for size, good in ((1024, kind not in ("iwant", "idontwant")), (1025, False)):
+        long, control = "/" * size, Control()
+        entry = {"ihave": IHave(long, [b"id"]), "prune": Prune(long, None), "graft": long}
+        getattr(control, kind, []).append(entry.get(kind, long.encode()))
+        frames = encode_control(control, LIMIT) or encode_subscriptions([Subscription(True, long)], LIMIT)
+        if good:
+            assert decode_rpc(body(frames[0])) != decode_rpc(b"")
+        else:
+            with pytest.raises(RpcDecodeError, match="bytes"):
+                decode_rpc(body(frames[0]))
+    control = Control()
+    control.ihave.append(IHave(TOPIC, [bytes(65)]))
+    with pytest.raises(RpcDecodeError, match="message id of 65 bytes"):
+        decode_rpc(body(encode_control(control, LIMIT)[0]))
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_give_a_value_or_a_typed_error(data: bytes) -> None:
     try:
