@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
@@ -154,7 +155,9 @@ class RequestConnection:
 
     def _hint(self) -> str:
         if not self._dealer.strange:
-            return f" ({self._state.value})"
+            path = self.endpoint.removeprefix("ipc://")
+            gone = path != self.endpoint and not Path(path).exists()
+            return f" ({self._state.value}{'; there is no such socket' if gone else ''})"
         return (
             ": what listens there takes no requests (an events socket, or no server of this contract), "
             "is full, or turns this user away (allowed-uid)"

@@ -124,7 +124,7 @@ def exit_of(error: LogosError) -> Exit:
 
 
 def _explain(error: LogosError) -> str:
-    if isinstance(error, NotReadyError):
+    if isinstance(error, NotReadyError) and error.message.startswith("no answer from "):
         return f"{error.message} (does `logos up` run, with this --data-dir?)"
     return error.message
 

@@ -186,6 +186,11 @@ def test_a_name_in_use_is_named_as_such(lone: LogosUp) -> None:
     assert "does `logos up` run" not in second.stderr
 
 
+def test_a_node_that_says_no_is_not_called_absent(lone: LogosUp) -> None:
+    store = logos("store", "--data-dir", str(lone.data_dir))
+    assert (store.returncode, store.stderr) == (Exit.UNAVAILABLE, "logos: store is off on this node\n")
+
+
 def test_a_message_that_no_peer_takes_is_undecided_and_pending(lone: LogosUp) -> None:
     where = ("--data-dir", str(lone.data_dir))
     done = logos("send", TOPIC, "x", *where, "--timeout", "4", "--name", "sender", "--json")

@@ -58,4 +58,6 @@ def _refuse_running(place: NodePlace) -> None:
     running = holders(place.supervisor, place.run_dir, place.mapi_run_dir)
     if running:
         names = ", ".join(f"{one.role} (process {one.pid})" for one in running)
-        raise CommandError(Exit.IN_USE, f"{names} runs in {place.data_dir}: logos down first")
+        raise CommandError(
+            Exit.IN_USE, f"a node runs in {place.data_dir}: {names}; stop it first by `logos down`"
+        )

@@ -75,6 +75,15 @@ async def test_a_server_that_comes_later() -> None:
 
 
 @both_loops()
+async def test_a_directory_without_a_node_is_told_from_a_server_that_is_silent() -> None:
+    with short_directory() as directory:
+        connection = RequestConnection(f"ipc://{directory}/none", ConnectionSettings(hello=lambda: HELLO))
+        with pytest.raises(IpcError, match=r"within 0\.05 s \(connecting; there is no such socket\)"):
+            await connection.wait_ready(0.05)
+        await connection.close()
+
+
+@both_loops()
 async def test_concurrent_requests_are_distinguished_and_bounded_by_the_servers_limit() -> None:
     async with served() as (server, connection):
         server.limits["in_flight"] = 5
