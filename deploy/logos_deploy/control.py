@@ -13,6 +13,7 @@ from ipc_schema.paths import (
     bridge_directory,
     bridge_status_file,
     gateway_address_file,
+    gateway_directory,
     lock_path,
     socket_path,
 )
@@ -73,6 +74,8 @@ def gateway_addresses(run_dir: str | Path) -> tuple[int, dict[str, str]] | None:
     """Return the process id of the running gateway and its URLs by listener; None if there is none."""
     try:
         found = json.loads(gateway_address_file(run_dir).read_text(encoding="utf-8"))
+        if holder_of(lock_path(gateway_directory(run_dir))) is None:
+            return None  # left behind by a gateway that was killed
         return int(found.pop("pid")), {str(name): str(url) for name, url in found.items()}
     except (OSError, ValueError, KeyError, AttributeError):
         return None  # missing, or being replaced

@@ -178,6 +178,16 @@ def test_errors_are_problem_details(
     assert answer.json["status"] == status
 
 
+def test_a_bad_position_is_named_as_it_was_given(gateway: GatewayProcess) -> None:
+    events = "/apps/v1/bad/events"
+    for answer, name in (
+        (gateway.request("POST", "/apps/v1/bad/ack", {"streamId": "x", "seq": 1}), "streamId, seq"),
+        (gateway.request("GET", f"{events}?after=x"), "after"),
+        (gateway.request("GET", events, headers={"Last-Event-ID": "x"}), "Last-Event-ID"),
+    ):
+        assert answer.json["detail"].startswith(f"{name}: "), answer
+
+
 def test_a_message_that_is_too_large_is_refused_with_size_and_limit(gateway: GatewayProcess) -> None:
     path = subscribed(gateway, "oversize")
     answer = gateway.request("POST", f"{path}/sends", {"contentTopic": TOPIC, "payload": "A" * 240_000})

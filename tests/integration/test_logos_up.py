@@ -230,6 +230,8 @@ def test_three_nodes_on_one_host_by_ports_shift(directory: Path) -> None:
             assert f"/tcp/{port + number}/" in address
             with socket.create_connection(("127.0.0.1", metrics + number), timeout=5):
                 pass
+            served = {"pid": node.pid_of("gateway"), "metrics": f"http://127.0.0.1:{metrics + number}"}
+            assert node.status()["gateway"] == served
         assert len({node.status()["kernel"]["info"]["MyPeerId"] for node in nodes}) == 3
         for node in nodes:
             pids = [node.pid_of("kernel"), node.pid_of("mapi"), node.supervisor_pid()]

@@ -163,11 +163,12 @@ async def events(request: Request) -> Response:
     it; else `POST …/ack` does, with the same `reader=…` if one is given here. An event without an id is about
     the connection to the Messaging API and is not in the journal.
     """
-    text = request.headers.get("last-event-id") or request.query_params.get("after")
+    event_id, after_text = request.headers.get("last-event-id"), request.query_params.get("after")
     auto = request.query_params.get("ack", "explicit")
     if auto not in ("auto", "explicit"):
         raise ProblemError(400, "bad_request", "ack: auto or explicit is possible")
-    after = _position(text) if text else None
+    text = event_id or after_text
+    after = _position(text, "Last-Event-ID" if event_id else "after") if text else None
     journal = await open_journal(request)
     topics = request.query_params.getlist("topic")
     if topics and (errors := await journal.client.subscribe(topics)):
@@ -186,11 +187,11 @@ def reader_label(value: object) -> str:
     return value
 
 
-def _position(text: str) -> JournalPosition:
+def _position(text: str, where: str) -> JournalPosition:
     try:
         return JournalPosition.parse(text)
     except ValueError as error:
-        raise ProblemError(400, "bad_request", f"Last-Event-ID: {error}") from None
+        raise ProblemError(400, "bad_request", f"{where}: {error}") from None
 
 
 async def _stream(
@@ -219,7 +220,7 @@ async def acknowledge(request: Request) -> Response:
     stream_id, seq = body.get("streamId"), body.get("seq")
     if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
         raise ProblemError(400, "bad_request", "streamId and seq are needed")
-    position, label = _position(f"{stream_id}:{seq}"), reader_label(body.get("reader"))
+    position, label = _position(f"{stream_id}:{seq}", "streamId, seq"), reader_label(body.get("reader"))
     journal = await open_journal(request)
     await journal.acknowledge(position, label)
     return Response(None, 204)

@@ -17,7 +17,7 @@ from logos_deploy.commands.health import NodeReadiness, ask_both
 from logos_deploy.commands.output import Screen, print_json, print_result
 from logos_deploy.commands.pending import by_state
 from logos_deploy.commands.where import NodePlace, add_query_options, where
-from logos_deploy.control import ControlHealth
+from logos_deploy.control import ControlHealth, gateway_addresses
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.network_view import reachable_text
 from logos_deploy.session import run_interruptible
@@ -35,6 +35,8 @@ class NodeStatus(NodeReadiness):
 
     peers: list[PeerRecord] | None
     info: dict[str, object] | None
+    gateway: tuple[int, dict[str, str]] | None
+    """Process id and URLs of the running gateway."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +85,12 @@ async def gather(place: NodePlace, timeout: float) -> NodeStatus:
         facts = group.create_task(_facts(place, timeout))
     found, (peers, info) = both.result(), facts.result() or (None, None)
     return NodeStatus(
-        kernel=found.kernel, mapi=found.mapi, mapi_expected=found.mapi_expected, peers=peers, info=info
+        kernel=found.kernel,
+        mapi=found.mapi,
+        mapi_expected=found.mapi_expected,
+        peers=peers,
+        info=info,
+        gateway=gateway_addresses(place.run_dir),
     )
 
 
@@ -104,14 +111,15 @@ async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], di
 
 
 def as_json(status: NodeStatus) -> dict[str, Any]:
-    """Return `{kernel, mapi}`, null for a process that does not answer. Bytes become hex."""
+    """Return `{kernel, mapi, gateway}`, null for a process that does not answer. Bytes become hex."""
     kernel: dict[str, Any] | None = None
     if status.kernel is not None:
         kernel = {**status.kernel.common.to_body(), **status.kernel.more}
         kernel["peers"] = None if status.peers is None else [peer.to_body() for peer in status.peers]
         kernel["info"] = status.info
     mapi = None if status.mapi is None else {**status.mapi.common.to_body(), **status.mapi.more}
-    return {"kernel": kernel, "mapi": mapi}
+    gateway = None if status.gateway is None else {"pid": status.gateway[0], **status.gateway[1]}
+    return {"kernel": kernel, "mapi": mapi, "gateway": gateway}
 
 
 # --- for people -------------------------------------------------------------------------------------------
@@ -127,10 +135,13 @@ def as_text(status: NodeStatus, place: NodePlace) -> Iterator[str]:
         yield from _kernel(status)
     if status.mapi is None and not status.mapi_expected:
         yield f"{'mapi':<7} none"
-        return
-    yield from _process("mapi", status.mapi, place.mapi.control)
+    else:
+        yield from _process("mapi", status.mapi, place.mapi.control)
     if status.mapi is not None:
         yield from _mapi(status.mapi.more)
+    if status.gateway is not None:
+        pid, served = status.gateway
+        yield f"gateway process {pid}, {', '.join(f'{what} at {url}' for what, url in served.items())}"
 
 
 def _process(name: str, health: ControlHealth | None, endpoint: str) -> Iterator[str]:
@@ -224,7 +235,7 @@ def _mapi(more: dict[str, Any]) -> Iterator[str]:
         yield _line(
             "apps",
             f"{apps.get('connected')} connected, {apps.get('known')} known, "
-            f"{more.get('topics', 0)} content topics",
+            f"{count(int(more.get('topics', 0)), 'content topic')}",
         )
     if sends:
         yield _line(

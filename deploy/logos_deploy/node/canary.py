@@ -18,6 +18,7 @@ from ipc_schema.topics import MAX_SHARD_COUNT, shard_topic
 from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_deploy.node.probe_kernel import probe_kernel
+from logos_deploy.text import count
 
 PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "relay": ("/vac/waku/relay/",),
@@ -241,7 +242,7 @@ async def _lightpush(client: KernelClient, peer: str, topic: str, timeout: float
 
 async def _peer_exchange(client: KernelClient, peer: str, timeout: float) -> str:
     reply = await client.peer_exchange(5, peer=peer, timeout=timeout)
-    return f"{len(reply.enrs)} records"
+    return count(len(reply.enrs), "record")
 
 
 def _ms_since(started: float) -> float:

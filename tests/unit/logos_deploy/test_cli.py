@@ -14,10 +14,13 @@ from pathlib import Path
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.paths import gateway_address_file, lock_path
 from logos_client import exceptions
 from logos_client.exceptions import from_ipc
 from logos_deploy import cli
+from logos_deploy.control import gateway_addresses
 from logos_deploy.exits import COMMAND_EXITS, Exit
+from logos_process.lock import FileLock
 from tests.support.kernel_process import short_directory
 
 
@@ -102,7 +105,16 @@ def test_without_a_node(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert cli.main(["status", "--timeout", "0.1"]) == Exit.UNAVAILABLE
     assert "no node answers in data" in capsys.readouterr().out
     assert cli.main(["status", "--timeout", "0.1", "--json"]) == Exit.UNAVAILABLE
-    assert capsys.readouterr().out.split() == ["{", '"kernel":', "null,", '"mapi":', "null", "}"]
+    assert json.loads(capsys.readouterr().out) == {"kernel": None, "mapi": None, "gateway": None}
+
+
+def test_a_gateway_that_was_killed_leaves_a_file_and_is_not_found(tmp_path: Path) -> None:
+    file = gateway_address_file(tmp_path)
+    file.parent.mkdir()
+    file.write_text('{"pid": 7, "rest": "http://127.0.0.1:8645"}')
+    with FileLock.acquire(lock_path(file.parent), "the directory"):
+        assert gateway_addresses(tmp_path) == (7, {"rest": "http://127.0.0.1:8645"})
+    assert gateway_addresses(tmp_path) is None
 
 
 NODE_COMMANDS = (
