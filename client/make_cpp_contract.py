@@ -49,6 +49,7 @@ BODIES: tuple[type[Body], ...] = (
     methods.StatusReply,
     methods.PendingSend,
     methods.PendingReply,
+    methods.FindSendReply,
     methods.MapiHello,
     channels.ChannelInfo,
     channels.PendingChannelSend,

@@ -31,7 +31,7 @@ from typing import Final, Self
 
 from ipc_schema.config.mapi import MapiConfig, Mode, derive_kernel, derive_mapi, load_mapi_config
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.mapi.methods import PendingReply, SendRequest, StatusReply, request_id_at
+from ipc_schema.mapi.methods import PendingReply, PendingSend, SendRequest, StatusReply, request_id_at
 from logos_client.kernel import KernelClient
 from mapi_proc.core import Core
 from mapi_proc.kernel_child import KernelChild, KernelChildError
@@ -273,6 +273,11 @@ class MessagingApi:
     async def pending(self) -> PendingReply:
         """List this process's sends that have no final event yet, oldest first."""
         return pending_reply(self._core.pending((await self._app()).app))
+
+    async def find_send(self, request_id: bytes) -> PendingSend | None:
+        """Return this process's send of this id, final or not; None if it is unknown, or forgotten after a
+        day."""
+        return await self._core.find_send((await self._app()).app, request_id)
 
     async def cancel(self, request_id: bytes) -> bool:
         """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late

@@ -21,7 +21,7 @@ from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import SeenPosition
 from ipc_schema.mapi.control import AppsReply, SendsReply
-from ipc_schema.mapi.methods import SendRequest, StatusReply
+from ipc_schema.mapi.methods import PendingSend, SendRequest, StatusReply
 from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from mapi_proc.apps import App, AppConnection
 from mapi_proc.apps.starts import STARTS_NOTE, Starts
@@ -326,3 +326,8 @@ class Core:
     def pending(self, app: App) -> list[SendTask]:
         """List the app's sends that are not final, oldest first."""
         return self.sends.pending(app.stream)
+
+    async def find_send(self, app: App, request_id: bytes) -> PendingSend | None:
+        """Return the app's send of this id, final or not; None if it is unknown, or forgotten after a day."""
+        self._disk.check()
+        return await self.sends.find(app.stream, request_id)

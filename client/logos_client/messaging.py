@@ -30,7 +30,7 @@ import zmq
 from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import SeenPosition
 from ipc_schema.mapi import methods
-from ipc_schema.mapi.methods import PendingReply, StatusReply
+from ipc_schema.mapi.methods import PendingReply, PendingSend, StatusReply
 from ipc_schema.message import WakuMessage, encode_message
 from ipc_schema.names import check_name
 from ipc_schema.sizes import relay_frame_size, too_large_text
@@ -290,6 +290,19 @@ class MessagingClient(ChannelMethods):
         """
         body = methods.PendingRequest(name=name).to_body()
         return read_reply(PendingReply, await self._ask(methods.PENDING, body, timeout=timeout, repeat=True))
+
+    async def find_send(
+        self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> PendingSend | None:
+        """Return a send by its request id, also when it is final: `state` is then `sent`, `unconfirmed`,
+        `failed` or `cancelled`.
+
+        None: it was not accepted, or a day ago, after which ids are forgotten. `name`: as in `pending`.
+        Raises `UnknownMethodError` (an older Messaging API).
+        """
+        request = methods.FindSendRequest(request_id=as_bytes("request id", request_id, 16), name=name)
+        reply = await self._ask(methods.FIND_SEND, request.to_body(), timeout=timeout, repeat=True)
+        return read_reply(methods.FindSendReply, reply).send
 
     async def cancel(
         self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT

@@ -20,7 +20,9 @@ __all__ = [
     "ACK",
     "CANCEL",
     "CREDIT",
+    "FEATURE_FIND_SEND",
     "FEATURE_SEND_TIMESTAMP",
+    "FIND_SEND",
     "FORGET",
     "GOODBYE",
     "HELLO",
@@ -42,6 +44,8 @@ __all__ = [
     "CancelRequest",
     "ConnectionStatus",
     "CreditRequest",
+    "FindSendReply",
+    "FindSendRequest",
     "ForgetRequest",
     "MapiHello",
     "MapiLimits",
@@ -71,6 +75,7 @@ ACK: Final = "ack"
 CREDIT: Final = "credit"
 STATUS: Final = "status"
 PENDING: Final = "pending"
+FIND_SEND: Final = "find_send"
 CANCEL: Final = "cancel"
 PING: Final = "ping"
 FORGET: Final = "forget"
@@ -81,6 +86,8 @@ MAX_PENDING: Final = 1000
 GOODBYE: Final = "goodbye"
 FEATURE_SEND_TIMESTAMP: Final = "send_timestamp"
 """In a hello's `features`: `send` takes a timestamp."""
+FEATURE_FIND_SEND: Final = "find_send"
+"""In a hello's `features`: the method `find_send`."""
 MAX_TIMESTAMP_LEAD_NS: Final = 20_000_000_000
 """How far ahead of the server's clock the timestamp of a send may be: beyond it, stores refuse the message
 (13/WAKU2-STORE)."""
@@ -201,10 +208,10 @@ class SendReply(Body):
 
 class PendingSend(Body):
     """An accepted send that is not final. `state`: `parked` (not attempted), `attempted`, `retry`,
-    `propagated`.
+    `propagated`; from `find_send` also the final ones: `sent`, `unconfirmed`, `failed`, `cancelled`.
 
     `message_hash` and `timestamp` are fixed by the first attempt. `cause`: why the last attempt failed, or
-    why no store has confirmed it yet.
+    why no store has confirmed it yet; of a final one why it failed or stayed unconfirmed.
     """
 
     request_id: Bin16
@@ -230,6 +237,19 @@ class PendingRequest(Body):
     """`name`: a named app of the same uid; None: the requesting app."""
 
     name: Annotated[str, Size(MAX_NAME, 1)] | None = None
+
+
+class FindSendRequest(Body):
+    """Find a send by its request id; `name` as in `PendingRequest`."""
+
+    request_id: Bin16
+    name: Annotated[str, Size(MAX_NAME, 1)] | None = None
+
+
+class FindSendReply(Body):
+    """The send, final or not. None: it was not accepted, or a day ago, after which ids are forgotten."""
+
+    send: PendingSend | None = None
 
 
 class CancelRequest(Body):
@@ -281,6 +301,7 @@ METHODS: Final[dict[str, Method]] = {
     STATUS: Method(StatusRequest, StatusReply),
     NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
     PENDING: Method(PendingRequest, PendingReply),
+    FIND_SEND: Method(FindSendRequest, FindSendReply),
     CANCEL: Method(CancelRequest, CancelReply),
     PING: Method(Empty, Empty),
     FORGET: Method(ForgetRequest, Empty),

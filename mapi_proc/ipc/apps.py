@@ -86,6 +86,7 @@ class AppServer:
             m.ACK: Route(self._ack, may_wait=True),
             m.CREDIT: Route(self._credit),
             m.PENDING: Route(self._pending),
+            m.FIND_SEND: Route(self._find_send),
             m.CANCEL: Route(self._cancel),
             m.STATUS: Route(self._status),
             m.NODE_INFO: Route(self._node_info),
@@ -187,7 +188,7 @@ class AppServer:
                 max_payload=network.max_payload,
                 send_window_ms=int(self._core.config.messages.send_window * 1000),
             ),
-            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS, m.FEATURE_SEND_TIMESTAMP),
+            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS, m.FEATURE_SEND_TIMESTAMP, m.FEATURE_FIND_SEND),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
             app=app.name,
@@ -253,6 +254,11 @@ class AppServer:
     def _pending(self, call: Call) -> Answer:
         app = self._meant(_session(call), call.read(m.PendingRequest).name)
         return answer(pending_reply(self._core.pending(app)).to_body())
+
+    async def _find_send(self, call: Call) -> Answer:
+        wanted = call.read(m.FindSendRequest)
+        app = self._meant(_session(call), wanted.name)
+        return answer(m.FindSendReply(send=await self._core.find_send(app, wanted.request_id)).to_body())
 
     def _meant(self, session: _Session, name: str | None) -> App:
         """Return the app that a request is about: its sender, or the app that it names."""

@@ -65,6 +65,10 @@ class SendLedger:
         """Iterate over the sends that are not final, oldest first."""
         return iter(tuple(self._tasks.values()))
 
+    def find(self, scope: bytes, request_id: bytes) -> SendTask | None:
+        """Return the send of this request id if it is not final."""
+        return self._tasks.get((scope, request_id))
+
     @property
     def pending_bytes(self) -> int:
         """Payload bytes of all sends that are not final."""
@@ -110,7 +114,7 @@ class SendLedger:
 
     def cancel(self, scope: bytes, request_id: bytes) -> bool:
         """Cancel a send before its first attempt. Return False if it is too late or there is no such send."""
-        task = self._tasks.get((scope, request_id))
+        task = self.find(scope, request_id)
         if task is None:
             return False
         before = task.state

@@ -57,6 +57,8 @@ class SendService:
         snapshot: Snapshot,
     ) -> None:
         """`snapshot`: sends accepted before a restart, resumed once the network is known (`adopt`)."""
+        self._database = database
+        self._turn = turn
         self._network = network
         self._timing = timing
         self._chain = ways.chain
@@ -143,6 +145,18 @@ class SendService:
         """List the app's sends that are not final, oldest first."""
         return [task for task in self.ledger if task.scope == stream.stream_id]
 
+    async def find(self, stream: AppStream, request_id: bytes) -> PendingSend | None:
+        """Return the app's send of this id, final or not; None if it is unknown, or forgotten after a day.
+
+        Raises DatabaseError.
+        """
+        task = self.ledger.find(stream.stream_id, request_id)
+        if task is None:
+            await self._turn.stored()  # it may have ended in this turn
+            entry = await self._database.find_request(stream.stream_id, request_id)
+            return None if entry is None else _stored_send(entry)
+        return _pending_send(task)
+
     def adopt(self, network: AppNetwork) -> None:
         """Take the network; the first call resumes the sends accepted before the restart."""
         saved, self._saved = self._saved, []
@@ -202,19 +216,33 @@ def pending_reply(tasks: Sequence[SendTask]) -> PendingReply:
     for task in tasks:
         states[task.state.value] += 1
     return PendingReply(
-        sends=tuple(
-            PendingSend(
-                request_id=task.request_id,
-                content_topic=task.content_topic,
-                state=task.state.value,
-                accepted_ns=task.accepted_ns,
-                attempts=task.attempts,
-                message_hash=task.message_hash or None,
-                timestamp=task.timestamp or None,
-                cause=task.cause,
-            )
-            for task in tasks[:MAX_PENDING]
-        ),
+        sends=tuple(_pending_send(task) for task in tasks[:MAX_PENDING]),
         total=len(tasks),
         states=states,
+    )
+
+
+def _pending_send(task: SendTask) -> PendingSend:
+    return PendingSend(
+        request_id=task.request_id,
+        content_topic=task.content_topic,
+        state=task.state.value,
+        accepted_ns=task.accepted_ns,
+        attempts=task.attempts,
+        message_hash=task.message_hash or None,
+        timestamp=task.timestamp or None,
+        cause=task.cause,
+    )
+
+
+def _stored_send(entry: OutboxEntry) -> PendingSend:
+    return PendingSend(
+        request_id=entry.request_id,
+        content_topic=entry.content_topic,
+        state=entry.state.name.lower(),  # as in `SendState`
+        accepted_ns=entry.accepted,
+        attempts=entry.attempts,
+        message_hash=entry.message_hash or None,
+        timestamp=entry.timestamp or None,
+        cause=entry.detail,
     )

@@ -261,6 +261,8 @@ def test_everything_on_one_socket(gateway: GatewayProcess, binary: bool) -> None
         assert one.ask("ack", streamId=event["streamId"], seq=event["seq"])["type"] == "reply"
         assert one.ask("status")["topics"] == {TOPIC: "UNHEALTHY"}
         assert one.ask("pending")["total"] == 1
+        assert one.ask("find_send", requestId="ab" * 16)["send"]["contentTopic"] == TOPIC
+        assert one.ask("find_send", requestId="cd" * 16)["send"] is None
         assert one.ask("ping") == {"type": "reply", "id": "ping"}
         error = one.ask("dance")
         assert (error["type"], error["problem"]["code"]) == ("error", "bad_request")

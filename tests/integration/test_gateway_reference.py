@@ -325,6 +325,19 @@ def test_messaging(pair: Pair) -> None:
     assert pair.b.request("DELETE", "/messaging/v1/subscriptions", [CONTENT]).text == "OK"
 
 
+def test_the_end_of_a_send_shows_though_no_reader_takes_the_events(pair: Pair) -> None:
+    """More of them than the gateway holds for an app."""
+    path = "/apps/v1/unread"
+    assert pair.a.request("POST", f"{path}/subscriptions", {"topics": [CONTENT]}).status == 200
+    body = message(bytes(100_000), ephemeral=True)
+    ids = [pair.a.request("POST", f"{path}/sends", body).json["requestId"] for _ in range(50)]
+    for one in ids:  # no store is asked for an ephemeral message
+        pair.a.wait_for(f"{path}/sends/{one}", lambda answer: answer.json["state"] == "unconfirmed")
+    answer = pair.a.request("GET", f"{path}/sends/{ids[-1]}").json
+    assert (answer["cause"], answer["attempts"]) == ("ephemeral messages are not stored", 1)
+    assert pair.a.request("GET", f"{path}/sends").json["total"] == 0
+
+
 def test_admin(pair: Pair) -> None:
     def described(answer: Answer) -> bool:
         # identify and metadata come after the connection

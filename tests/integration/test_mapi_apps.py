@@ -342,5 +342,10 @@ async def test_the_sends_of_another_app_are_seen_without_its_connection_and_with
             ):  # it keeps its connection
                 assert [send.request_id for send in seen.sends] == [request_id]
             assert not (await tool.pending()).sends, "of the tool itself"
+            assert await tool.find_send(request_id) is None, "of the tool itself"
+            found = await tool.find_send(request_id, name="sender")
+            assert found is not None
+            assert (found.request_id, found.content_topic) == (request_id, TOPIC)
+            assert found.state in ("attempted", "retry")
             assert not await tool.cancel(request_id, name="sender"), "it was attempted"
         assert [send.request_id for send in (await tool.pending(name="sender")).sends] == [request_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,3 +177,8 @@ async def test_a_send_can_be_cancelled_before_its_first_attempt(tmp_path: Path) 
             assert await a.cancel(second)
             assert (await wait_for(a, MessageCancelled)).request_id == second
             assert second not in {send.request_id for send in (await a.pending()).sends}
+            nodes[0].mapi.kill()
+            nodes[0].mapi.start()
+            await wait_for(a, LinkRestored)
+            found = {one: await a.find_send(one) for one in (second, third, os.urandom(16))}
+            assert [send and send.state for send in found.values()] == ["cancelled", "parked", None]

@@ -130,6 +130,12 @@ void fields(T& one, V&& visit) {
 }
 
 template <class T, class V>
+  requires std::same_as<std::remove_const_t<T>, FindSendReply>
+void fields(T& one, V&& visit) {
+  visit("send", one.send, Field{0, false});
+}
+
+template <class T, class V>
   requires std::same_as<std::remove_const_t<T>, MapiHello>
 void fields(T& one, V&& visit) {
   visit("protocol", one.protocol, Field{0, true});

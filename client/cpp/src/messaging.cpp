@@ -136,6 +136,13 @@ PendingReply MessagingClient::pending(const std::string& name, Milliseconds time
   return read_body<PendingReply>(session_->ask("pending", std::move(body), true, timeout).body);
 }
 
+std::optional<PendingSend> MessagingClient::find_send(const Id& request_id, const std::string& name,
+                                                      Milliseconds timeout) {
+  Body body;
+  body.with("request_id", request_id).with_some("name", name);
+  return read_body<FindSendReply>(session_->ask("find_send", std::move(body), true, timeout).body).send;
+}
+
 bool MessagingClient::cancel(const Id& request_id, const std::string& name, Milliseconds timeout) {
   Body body;
   body.with("request_id", request_id).with_some("name", name);

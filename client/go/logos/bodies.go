@@ -153,7 +153,7 @@ type PendingRequest struct {
 }
 
 // PendingSend: An accepted send that is not final. `state`: `parked` (not attempted), `attempted`, `retry`,
-// `propagated`.
+// `propagated`; from `find_send` also the final ones: `sent`, `unconfirmed`, `failed`, `cancelled`.
 type PendingSend struct {
 	RequestID    ID     `json:"request_id"`
 	ContentTopic string `json:"content_topic"`
@@ -171,6 +171,17 @@ type PendingReply struct {
 	Sends  []PendingSend    `json:"sends"`
 	Total  uint64           `json:"total"`
 	States map[string]int64 `json:"states,omitempty"`
+}
+
+// FindSendRequest: Find a send by its request id; `name` as in `PendingRequest`.
+type FindSendRequest struct {
+	RequestID ID     `json:"request_id"`
+	Name      string `json:"name,omitempty"`
+}
+
+// FindSendReply: The send, final or not. nil: it was not accepted, or a day ago, after which ids are forgotten.
+type FindSendReply struct {
+	Send *PendingSend `json:"send,omitempty"`
 }
 
 // CancelRequest: Cancel a send before its first attempt; `name` as in `PendingRequest`.

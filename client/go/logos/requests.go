@@ -156,6 +156,14 @@ func (c *MessagingClient) Pending(ctx context.Context, name string) (*PendingRep
 	return answer, c.repeat(ctx, "pending", PendingRequest{Name: name}, answer)
 }
 
+// FindSend finds a send by its request id, also when it is final: State is then sent, unconfirmed, failed or cancelled. Nil:
+// it was not accepted, or a day ago, after which ids are forgotten. Name as in Pending.
+func (c *MessagingClient) FindSend(ctx context.Context, id ID, name string) (*PendingSend, error) {
+	var answer FindSendReply
+	err := c.repeat(ctx, "find_send", FindSendRequest{RequestID: id, Name: name}, &answer)
+	return answer.Send, err
+}
+
 // Cancel cancels a send that was not attempted yet; false: too late, or there is no such send. Name as in Pending.
 func (c *MessagingClient) Cancel(ctx context.Context, id ID, name string) (bool, error) {
 	var answer CancelReply

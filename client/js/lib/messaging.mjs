@@ -206,6 +206,19 @@ export class MessagingClient extends ChannelMethods {
   }
 
   /**
+   * A send by its request id, also when it is final: `state` is then `sent`, `unconfirmed`, `failed` or `cancelled`. Null: it
+   * was not accepted, or a day ago, after which ids are forgotten.
+   * @param {Uint8Array} requestId
+   * @param {{name?: string}} [options] `name`: as in `pending`
+   * @returns {Promise<import("./types.mjs").PendingSend | null>}
+   */
+  async findSend(requestId, { name } = {}) {
+    check.bytes("request id", requestId, 16);
+    const { body } = await this.#session.repeat("find_send", { request_id: requestId, name });
+    return /** @type {any} */ (body).send ?? null;
+  }
+
+  /**
    * Cancel a send that was not attempted yet; false: too late, or there is no such send.
    * @param {Uint8Array} requestId
    * @param {{name?: string}} [options] `name`: as in `pending`

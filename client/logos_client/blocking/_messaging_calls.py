@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
-from ipc_schema.mapi.methods import MapiLimits, PendingReply, StatusReply
+from ipc_schema.mapi.methods import MapiLimits, PendingReply, PendingSend, StatusReply
 from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._stream import Position, StreamCounters
@@ -95,6 +95,17 @@ class MessagingCalls(BlockingClient):
         none.
         """
         return self._portal.call(self._client.pending, name=name, timeout=timeout)
+
+    def find_send(
+        self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> PendingSend | None:
+        """Return a send by its request id, also when it is final: `state` is then `sent`, `unconfirmed`,
+        `failed` or `cancelled`.
+
+        None: it was not accepted, or a day ago, after which ids are forgotten. `name`: as in `pending`.
+        Raises `UnknownMethodError` (an older Messaging API).
+        """
+        return self._portal.call(self._client.find_send, request_id, name=name, timeout=timeout)
 
     def cancel(self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """Cancel a send before its first attempt; `MessageCancelled` follows.

@@ -76,7 +76,7 @@ OWN: Final[dict[str, Operation]] = {
         answers=_json(
             obj(
                 {
-                    "sends": array(ref("PendingSend")),
+                    "sends": array(ref("AcceptedSend")),
                     "total": integer(),
                     "states": mapping(integer()),
                 }
@@ -90,7 +90,7 @@ OWN: Final[dict[str, Operation]] = {
         headers={"Location": "Where its fate will be"},
     ),
     "GET /apps/v1/{name}/sends/{requestId}": _own(
-        parameters=[_NAME, _ID, _TAKEOVER], answers=_json(ref("Fate"))
+        parameters=[_NAME, _ID, _TAKEOVER], answers=_json(ref("AcceptedSend"))
     ),
     "DELETE /apps/v1/{name}/sends/{requestId}": _own(
         parameters=[_NAME, _ID, _TAKEOVER],

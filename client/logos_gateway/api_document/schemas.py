@@ -93,11 +93,14 @@ SCHEMAS: Final[dict[str, Any]] = {
         {"contentTopic": text(examples=["/weather/1/berlin/json"]), "payload": _BASE64},
         {"meta": {"anyOf": [_BASE64, {"type": "null"}]}, "ephemeral": flag()},
     ),
-    "PendingSend": obj(
+    "AcceptedSend": obj(
         {
             "requestId": _ID,
             "contentTopic": text(),
-            "state": text(),
+            "state": text(
+                "`parked`, `attempted`, `retry`, `propagated`; or final:"
+                " `sent`, `unconfirmed`, `failed`, `cancelled`"
+            ),
             "acceptedNs": _NS,
             "attempts": integer(),
             "cause": text("Why the last attempt failed, or no store has confirmed it; empty if unknown"),
@@ -153,12 +156,6 @@ SCHEMAS: Final[dict[str, Any]] = {
         {"streamId": _ID, "seq": integer(), "timeNs": _NS},
         description="An event; its other keys are those of its kind, in camel case.",
     ),
-    "Fate": {
-        "anyOf": [
-            ref("PendingSend"),
-            obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
-        ]
-    },
     "TopicErrors": obj({"errors": mapping(text("Why the topic was refused"))}),
     "AppStatus": obj(
         {

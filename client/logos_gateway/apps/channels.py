@@ -60,7 +60,7 @@ async def channel_send_fate(request: Request) -> Response:
     if await journal.client.channel_exists(whole := f"{channel_id}/sends/{text}"):
         return json_response(await _status(journal.client, {"channelId": whole}))
     request_id = request_id_of(text)
-    event = journal.fates.find(request_id, channel_id)
+    event = journal.channel_fates.find(channel_id, request_id)
     if event is None or event["kind"] == ChannelMessageSent.kind:
         for one in (await journal.client.channel_status(channel_id)).sends:
             if one.request_id == request_id:

@@ -1,7 +1,8 @@
 """`/apps/v1/{name}/socket`: the same over one WebSocket, in JSON text or MessagePack binary frames.
 
 Client to gateway, one object per frame: `{op, id?, …}` with `op` one of hello, subscribe, unsubscribe,
-subscriptions, send, ack, credit, cancel, pending, status, ping, or one about reliable channels (`channels`).
+subscriptions, send, ack, credit, cancel, pending, find_send, status, ping, or one about reliable channels
+(`channels`).
 Gateway to client: `{type: "reply", id, …}`, `{type: "error", id, problem}`,
 `{type: "events", events: [{cost, event}, …]}` with what is there at the time,
 and `{type: "closed", reason}` before the end.
@@ -29,6 +30,7 @@ from logos_gateway.apps.routes import (
     read_subscription,
     reader_label,
     show_pending,
+    show_send,
     show_status,
     subscribe_from,
     topics_in,
@@ -143,6 +145,9 @@ class _AppSocket:
             case "credit":
                 self._grant(request.get("bytes"))
                 return {}
+            case "find_send":
+                found = await client.find_send(request_id_of(_text(request, "requestId")))
+                return {"send": None if found is None else show_send(found)}
             case "pending":
                 return show_pending(await client.pending())
             case "status":

@@ -214,10 +214,10 @@ pub struct NodeInfoReply {
 }
 
 /// An accepted send that is not final. `state`: `parked` (not attempted), `attempted`, `retry`,
-/// `propagated`.
+/// `propagated`; from `find_send` also the final ones: `sent`, `unconfirmed`, `failed`, `cancelled`.
 ///
 /// `message_hash` and `timestamp` are fixed by the first attempt. `cause`: why the last attempt failed, or
-/// why no store has confirmed it yet.
+/// why no store has confirmed it yet; of a final one why it failed or stayed unconfirmed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PendingSend {
     pub request_id: Id,
@@ -242,6 +242,13 @@ pub struct PendingReply {
     pub total: u64,
     #[serde(default)]
     pub states: BTreeMap<String, u64>,
+}
+
+/// The send, final or not. None: it was not accepted, or a day ago, after which ids are forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FindSendReply {
+    #[serde(default)]
+    pub send: Option<PendingSend>,
 }
 
 /// False: too late, or there is no such send.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use crate::bytes::Id;
 use crate::contract::{
-    CancelReply, MapiHello, MapiLimits, NetworkInfo, NodeInfoReply, PendingReply, StatusReply, SubscribeReply,
-    SubscriptionsReply,
+    CancelReply, FindSendReply, MapiHello, MapiLimits, NetworkInfo, NodeInfoReply, PendingReply, PendingSend,
+    StatusReply, SubscribeReply, SubscriptionsReply,
 };
 use crate::endpoints::{check_name, endpoint};
 use crate::error::{Code, Error, Result};
@@ -335,6 +335,13 @@ impl MessagingClient {
     /// app of the same user.
     pub async fn pending(&self, name: Option<&str>) -> Result<PendingReply> {
         self.repeat("pending", Body::new().maybe("name", name), Vec::new()).await?.parse()
+    }
+
+    /// A send by its request id, also when it is final: `state` is then `sent`, `unconfirmed`, `failed` or `cancelled`.
+    /// None: it was not accepted, or a day ago, after which ids are forgotten. `name`: as in `pending`.
+    pub async fn find_send(&self, request_id: Id, name: Option<&str>) -> Result<Option<PendingSend>> {
+        let body = Body::new().with("request_id", id_value(request_id)).maybe("name", name);
+        Ok(self.repeat("find_send", body, Vec::new()).await?.parse::<FindSendReply>()?.send)
     }
 
     /// Cancel a send that was not attempted yet; false: too late, or there is no such send. `name`: as in `pending`.

@@ -229,6 +229,7 @@ def good_requests() -> None:
     request("mapi", "unsubscribe", mapi.UnsubscribeRequest(topics=(TOPIC,)))
     request("mapi", "pending", mapi.PendingRequest())
     request("mapi", "pending", mapi.PendingRequest(name="alice"), name="pending of another named app")
+    request("mapi", "find_send", mapi.FindSendRequest(request_id=REQUEST))
     request("mapi", "cancel", mapi.CancelRequest(request_id=REQUEST))
     cancel = mapi.CancelRequest(request_id=REQUEST, name="alice")
     request("mapi", "cancel", cancel, name="cancel for another named app")
@@ -510,6 +511,17 @@ def good_replies() -> None:
     reply("mapi", "subscribe", mapi.SubscribeReply(errors=errors))
     reply("mapi", "subscriptions", mapi.SubscriptionsReply(topics=(TOPIC,)))
     reply("mapi", "send", mapi.SendReply(request_id=REQUEST, repeated=True))
+    ended = mapi.PendingSend(
+        request_id=REQUEST,
+        content_topic=TOPIC,
+        state="unconfirmed",
+        accepted_ns=NOW,
+        attempts=2,
+        message_hash=bytes(range(32)),
+        timestamp=NOW,
+        cause="not confirmed by a store within the send window",
+    )
+    reply("mapi", "find_send", mapi.FindSendReply(send=ended))
     reply("mapi", "ack", mapi.AckReply(acked=7))
     reply("mapi", "status", status)
     channel_replies()

@@ -79,6 +79,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
     }
     assert set(mapi.METHODS) == {
         "pending",
+        "find_send",
         "cancel",
         "hello",
         "subscribe",

@@ -71,7 +71,8 @@ struct StatusReply {
   std::optional<bool> more{};
 };
 
-/// An accepted send that is not final. state: parked (not attempted), attempted, retry, propagated.
+/// An accepted send that is not final. state: parked (not attempted), attempted, retry, propagated; from
+/// find_send also the final ones: sent, unconfirmed, failed, cancelled.
 struct PendingSend {
   Id request_id{};
   std::string content_topic{};
@@ -88,6 +89,11 @@ struct PendingReply {
   std::vector<PendingSend> sends{};
   std::uint64_t total{};
   std::map<std::string, std::uint64_t> states{};
+};
+
+/// The send, final or not. none: it was not accepted, or a day ago, after which ids are forgotten.
+struct FindSendReply {
+  std::optional<PendingSend> send{};
 };
 
 /// Reply of the Messaging API's hello. app: the app's name, generated for an ephemeral one.

@@ -154,6 +154,10 @@ class LOGOS_CLIENT_API MessagingClient {
 
   /// The sends without an outcome, oldest first. `name`: of another named app of the same user.
   [[nodiscard]] PendingReply pending(const std::string& name = {}, Milliseconds timeout = kDefaultTimeout);
+  /// A send by its request id, also when it is final: `state` is then sent, unconfirmed, failed or cancelled. None: it was
+  /// not accepted, or a day ago, after which ids are forgotten.
+  [[nodiscard]] std::optional<PendingSend> find_send(const Id& request_id, const std::string& name = {},
+                                                     Milliseconds timeout = kDefaultTimeout);
   /// Cancel a send that was not attempted. False: too late, or there is none.
   bool cancel(const Id& request_id, const std::string& name = {}, Milliseconds timeout = kDefaultTimeout);
   /// The node's status, and the health of each subscribed topic.

@@ -216,6 +216,18 @@ export class MessagingClient extends ChannelMethods {
     return { sends: sends.map(readPending), total, states };
   }
 
+  /**
+   * A send by its request id, also when it is final: `state` is then `sent`, `unconfirmed`, `failed` or `cancelled`. Null: it
+   * was not accepted, or a day ago, after which ids are forgotten.
+   * @param {Uint8Array} requestId
+   * @returns {Promise<import("./types.mjs").PendingSend | null>}
+   */
+  async findSend(requestId) {
+    bytes("request id", requestId, 16);
+    const { send } = await this.#repeat("find_send", { requestId: toHex(requestId) });
+    return send && readPending(send);
+  }
+
   /** Cancel a send that was not attempted yet; false: too late, or there is no such send. @param {Uint8Array} requestId @returns {Promise<boolean>} */
   async cancel(requestId) {
     bytes("request id", requestId, 16);

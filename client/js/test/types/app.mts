@@ -22,9 +22,10 @@ client.on("*", (event) => console.log(event.event));
 const status: Status = await client.status();
 const known: string = client.lastStatus.connection;
 const { sends, total } = await client.pending();
+const state: string | undefined = (await client.findSend(id))?.state;
 const oldest: Buffer | undefined = sends[0]?.request_id;
 for await (const event of client) {
-  console.log(shown(event), refused, id, status.topics, known, total, oldest, client.limits.max_payload);
+  console.log(shown(event), refused, id, state, status.topics, known, total, oldest, client.limits.max_payload);
   await client.ack(event);
   break;
 }
