@@ -283,7 +283,7 @@ class MessagingApi:
         """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late
         or the id is unknown.
         """
-        return self._core.cancel((await self._app()).app, request_id)
+        return await self._core.cancel((await self._app()).app, request_id)
 
     async def events(self) -> AsyncIterator[LocalEvent]:
         """Iterate over this app's events in order, until `stop`."""

@@ -316,12 +316,17 @@ class Core:
 
         return subscribe_first()
 
-    def cancel(self, app: App, request_id: bytes) -> bool:
+    async def cancel(self, app: App, request_id: bytes) -> bool:
         """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late
-        or the id is unknown.
+        or the id is unknown, and True once it is on disk: after a restart it would be sent.
+
+        Raises IpcError.
         """
         self._disk.check()
-        return self.sends.cancel(app.stream, request_id)
+        cancelled = self.sends.cancel(app.stream, request_id)
+        if cancelled:
+            await self._disk.stored(self.turn)
+        return cancelled
 
     def pending(self, app: App) -> list[SendTask]:
         """List the app's sends that are not final, oldest first."""

@@ -264,9 +264,9 @@ class AppServer:
         """Return the app that a request is about: its sender, or the app that it names."""
         return session.app if name is None else self._core.named_app(name, session.app.uid)
 
-    def _cancel(self, call: Call) -> Answer:
+    async def _cancel(self, call: Call) -> Answer:
         wanted = call.read(m.CancelRequest)
-        cancelled = self._core.cancel(self._meant(_session(call), wanted.name), wanted.request_id)
+        cancelled = await self._core.cancel(self._meant(_session(call), wanted.name), wanted.request_id)
         return answer(m.CancelReply(cancelled=cancelled).to_body())
 
     def _status(self, call: Call) -> Answer:

@@ -75,7 +75,20 @@ async def test_subscriptions_and_sends_go_on_after_a_restart(tmp_path: Path) -> 
         assert core.table.topics_of(app.stream) == sorted([TOPIC, *topics(3)])
         assert [task.request_id for task in core.pending(app)] == [request.request_id]
         assert await core.send(app, request, b"hello"), "a repeat"
-        assert core.cancel(app, request.request_id)
+        assert await core.cancel(app, request.request_id)
+
+
+@asyncio_test()
+async def test_a_cancelled_send_is_so_on_disk_when_it_is_answered(tmp_path: Path) -> None:
+    """Otherwise a Messaging API that is killed then sends it after its restart."""
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        await core.send(app, SendRequest(request_id=bytes(16), content_topic=TOPIC), b"hello")
+        stored = core.database.counters.batches
+        assert await core.cancel(app, bytes(16))
+        assert core.database.counters.batches > stored
+        assert (await core.database.load()).outbox == []
+        assert not await core.cancel(app, bytes(16))
 
 
 @asyncio_test()
@@ -85,7 +98,7 @@ async def test_a_repeated_ack_is_answered_when_it_is_on_disk(tmp_path: Path) -> 
         await core.subscribe(app, [TOPIC])
         request = SendRequest(request_id=os.urandom(16), content_topic=TOPIC)
         await core.send(app, request, b"hello")
-        assert core.cancel(app, request.request_id)
+        assert await core.cancel(app, request.request_id)
         async with asyncio.timeout(5):
             while not any(isinstance(event, MessageCancelled) for event in listening.events):
                 await asyncio.sleep(0.001)
@@ -491,7 +504,7 @@ async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: 
             assert task.timestamp == START + 10 * SECOND
         else:
             assert (task.state, task.timestamp) == (SendState.PARKED, 0)
-            assert core.cancel(app, bytes(16))
+            assert await core.cancel(app, bytes(16))
         running.cancel()
 
 
