@@ -31,13 +31,14 @@ def _run(config: KernelConfig, limit: StopLimit) -> int:
     import trio
 
     from kernel_proc.node import Node
+    from kernel_proc.reactor import ReactorClock
 
     manager = ServiceManager.take(os.environ)
 
     async def run() -> int:
         return await Node(config).run(signals=True, stopping=limit.start, manager=manager)
 
-    return trio.run(run)
+    return trio.run(run, clock=ReactorClock())
 
 
 KERNEL: Final = Process(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import trio
 
+from kernel_proc.reactor import watching
 from logos_process.logs import fields
 
 log = logging.getLogger(__name__)
@@ -72,22 +73,32 @@ class TrioLoop:
     async def run(self) -> None:
         """Run until cancelled."""
         while True:
-            self._run_due()
-            if self._soon:
-                await trio.lowlevel.checkpoint()
-                continue
-            # No other code runs between the EAGAIN that ended a drain and the registration in wait_readable.
-            deadline = self._timers[0][0] if self._timers else float("inf")
-            readable = False
-            with trio.CancelScope(deadline=deadline) as self._wait:
-                if self._reader is None:
-                    await trio.sleep_forever()
-                else:
-                    await trio.lowlevel.wait_readable(self._reader[0])
-                    readable = True
-            self._wait = None
-            if readable and self._reader is not None:
-                self._call(self._reader[1])
+            reader = self._reader
+            with watching(None if reader is None else reader[0], self._read):
+                while self._reader is reader:
+                    await self._turn()
+
+    async def _turn(self) -> None:
+        self._run_due()
+        if self._soon:
+            await trio.lowlevel.checkpoint()
+            return
+        # No other code runs between the EAGAIN that ended a drain and the registration in wait_readable.
+        deadline = self._timers[0][0] if self._timers else float("inf")
+        readable = False
+        with trio.CancelScope(deadline=deadline) as self._wait:
+            if self._reader is None:
+                await trio.sleep_forever()
+            else:
+                await trio.lowlevel.wait_readable(self._reader[0])
+                readable = True
+        self._wait = None
+        if readable:
+            self._read()
+
+    def _read(self) -> None:
+        if self._reader is not None:
+            self._call(self._reader[1])
 
     def _run_due(self) -> None:
         soon, self._soon = self._soon, deque()

@@ -41,6 +41,7 @@ class Mplex(Muxer):
     """One mplex session."""
 
     max_body = MAX_PLAINTEXT - 2 * MAX_VARINT
+    may_always_read = False
 
     def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
         super().__init__(channel, outbound=outbound, limits=limits, count=count)

@@ -21,6 +21,7 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.noise import SecureChannel
 from kernel_proc.p2p.output import Count, MuxerOutput
 from kernel_proc.p2p.stream import MuxedStream
+from kernel_proc.reactor import watching
 
 SMALL_PIECE: Final = 8
 """A noise message smaller than this cannot even hold a yamux frame header."""
@@ -39,7 +40,10 @@ READ_HOLD: Final = 0.002
 
 
 class Muxer(MuxerOutput):
-    """The common part of yamux and mplex. `run` raises nothing but ConnectionEnded."""
+    """The common part of yamux and mplex."""
+
+    may_always_read = True
+    """Whether nothing but the peer's own credit holds the reader back."""
 
     def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
         super().__init__(channel, limits, count)
@@ -55,6 +59,8 @@ class Muxer(MuxerOutput):
         self._opened_by_peer = 0
         self._lingering: set[MuxedStream] = set()
         self.ended_cause = EndCause.OTHER
+        self._failure: Exception | None = None
+        """What went wrong with us, not with the peer."""
         self._scope = trio.CancelScope()
         self._accept: Callable[[MuxedStream], None] = self._refuse
         self._last_tick = trio.current_time()
@@ -91,9 +97,12 @@ class Muxer(MuxerOutput):
                 if self._queue:
                     self._wake_writer()
                 try:
-                    await self._guard(self._read_loop)
+                    with watching(self._channel.descriptor if self.may_always_read else None, self._read_now):
+                        await self._guard(self._read_loop)
                 finally:
                     self._nursery = None  # it takes no more tasks soon, while streams still end
+        if self._failure is not None:
+            raise self._failure
         self.end("host stopped", EndCause.HOST_STOPPED)
         assert self._ended is not None
         return self._ended
@@ -101,12 +110,20 @@ class Muxer(MuxerOutput):
     async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
-        except ConnectionEnded as error:
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """End the connection for what its reader or writer raised."""
+        if isinstance(error, ConnectionEnded):
             if isinstance(error, ProtocolViolation):
                 self._count("protocol_violations")
             self.end(error.reason)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+        elif isinstance(error, (trio.BrokenResourceError, trio.ClosedResourceError, OSError)):
             self.end("connection lost")
+        else:
+            self._failure = error
+            self.end(f"internal error: {error!r}")
 
     def end(self, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """Close the connection: abort all streams and stop the loops. The first reason is kept."""
@@ -133,15 +150,7 @@ class Muxer(MuxerOutput):
             while pieces:
                 self.last_received = self._clock()
                 for piece in pieces:
-                    self._reading = True
-                    try:
-                        if len(piece) < SMALL_PIECE:
-                            self.charge()
-                        self.feed(piece)
-                    finally:
-                        self._reading = False
-                        if self._queue:
-                            self._write_queued()
+                    self._process(piece)
                     if time.perf_counter() - started > READ_HOLD:
                         await trio.lowlevel.checkpoint()
                         started = time.perf_counter()
@@ -149,6 +158,28 @@ class Muxer(MuxerOutput):
                 if self.buffered:
                     break  # those who read streams in tasks of their own have a turn first
                 pieces = channel.receive_more()
+
+    def _read_now(self) -> None:
+        """Read without the reader's task, which waits. At the end of the input trio wakes it."""
+        try:
+            pieces = self._channel.receive_now()
+            if pieces:
+                self.last_received = self._clock()
+            for piece in pieces:
+                self._process(piece)
+        except Exception as error:
+            self._fail(error)
+
+    def _process(self, piece: bytes) -> None:
+        self._reading = True
+        try:
+            if len(piece) < SMALL_PIECE:
+                self.charge()
+            self.feed(piece)
+        finally:
+            self._reading = False
+            if self._queue:
+                self._write_queued()
 
     @abc.abstractmethod
     def feed(self, piece: bytes) -> None:

@@ -192,6 +192,11 @@ class SecureChannel:
 
     # -- shell ----------------------------------------------------------
 
+    @property
+    def descriptor(self) -> int | None:
+        """The socket that `receive_now` reads, if it can read at all."""
+        return None if self._socket is None else self._socket.fileno()
+
     async def receive(self) -> list[bytes]:
         """Wait for the next plaintext pieces; an empty list at EOF. Raise what transports raise."""
         if self._plain_buffer:

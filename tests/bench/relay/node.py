@@ -21,6 +21,7 @@ from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.tls import ServerCertificate
+from kernel_proc.reactor import ReactorClock
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.validation import SignedShard
@@ -111,8 +112,9 @@ def main() -> None:
     parser.add_argument("--tls-key", type=Path)
     given = parser.parse_args()
     certificate = ServerCertificate(given.tls_cert, given.tls_key) if given.transport == "wss" else None
-    collect_less()  # as a kernel does
-    trio.run(_serve, given.role, given.transport, certificate)
+    # As a kernel does.
+    collect_less()
+    trio.run(_serve, given.role, given.transport, certificate, clock=ReactorClock())
 
 
 if __name__ == "__main__":
