@@ -172,7 +172,7 @@ class Publisher:
     async def pace(self, command: dict[str, Any]) -> None:
         """Publish one message at a time, `rate` of them a second.
 
-        As in a kernel, the clock calls when a descriptor is readable, or a task while others keep the loop busy.
+        As in a kernel, the clock calls when a descriptor is readable, or a task if others keep the loop busy.
         """
         number, messages, rate = command["round"], command["messages"], command["rate"]
         make = message_maker(command["size"])

@@ -10,6 +10,7 @@ import trio
 import zmq
 
 from kernel_proc.ipc.loop import TrioLoop
+from kernel_proc.reactor import ReactorClock
 from logos_sockets import open_publisher, open_router
 from logos_sockets.drain import DrainSocket
 from tests.support.aio import trio_test
@@ -135,6 +136,39 @@ async def test_a_failing_handler_costs_one_message(tmp_path: Path, caplog: pytes
             assert server.loop.errors == 1
             assert not server.send([b"unknown", b"x"])
             assert server.socket.counters.unroutable == 1
+            nursery.cancel_scope.cancel()
+    finally:
+        server.close()
+        context.destroy(linger=0)
+
+
+@trio_test(clock=ReactorClock)
+async def test_the_clock_reads_unless_the_socket_is_paused(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    in_task: list[bool] = []
+
+    def handle(frames: list[bytes]) -> None:
+        in_task.append(trio.lowlevel.in_trio_task())
+        server.send(frames)
+        if frames[1] == b"pause":
+            server.socket.pause()
+
+    server = Server(router(context), f"ipc://{tmp_path}/s", handle)
+    client = dealer(context, server.endpoint)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            while False not in in_task:  # a task reads what comes while one is running anyway
+                client.send(b"data")
+                assert await receive(client) == [b"data"]
+            client.send(b"pause")
+            assert await receive(client) == [b"pause"]
+            handled = len(in_task)
+            client.send(b"later")
+            await trio.to_thread.run_sync(client.poll, 20)
+            assert len(in_task) == handled
+            server.socket.resume()
+            assert await receive(client) == [b"later"]
             nursery.cancel_scope.cancel()
     finally:
         server.close()
