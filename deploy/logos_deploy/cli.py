@@ -106,7 +106,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if overrides is not None and not any(word.startswith("-") for word in rest):
         overrides += rest
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = "" if overrides is None else " (options of the node have no dashes: tcp-port=60001)"
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     return parsed
 
 

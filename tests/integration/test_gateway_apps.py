@@ -181,7 +181,7 @@ def test_errors_are_problem_details(
 def test_a_bad_position_is_named_as_it_was_given(gateway: GatewayProcess) -> None:
     events = "/apps/v1/bad/events"
     for answer, name in (
-        (gateway.request("POST", "/apps/v1/bad/ack", {"streamId": "x", "seq": 1}), "streamId, seq"),
+        (gateway.request("POST", "/apps/v1/bad/ack", {"streamId": "x", "seq": 1}), "streamId and seq"),
         (gateway.request("GET", f"{events}?after=x"), "after"),
         (gateway.request("GET", events, headers={"Last-Event-ID": "x"}), "Last-Event-ID"),
     ):

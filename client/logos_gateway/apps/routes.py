@@ -215,7 +215,7 @@ async def acknowledge(request: Request) -> Response:
     stream_id, seq = body.get("streamId"), body.get("seq")
     if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
         raise ProblemError(400, "bad_request", "streamId and seq are needed")
-    position, label = _position(f"{stream_id}:{seq}", "streamId, seq"), reader_label(body.get("reader"))
+    position, label = _position(f"{stream_id}:{seq}", "streamId and seq"), reader_label(body.get("reader"))
     journal = await open_journal(request)
     await journal.acknowledge(position, label)
     return Response(None, 204)

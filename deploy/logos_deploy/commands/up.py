@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     plan, environ = _plan(arguments)
     check_host(plan)
     supervisor = Supervisor(plan, environ)
+    for warning in plan.warnings if arguments.check else plan.idle:
+        print(f"logos: {warning}", file=sys.stderr)
     if arguments.check:
         print("the configuration is valid")
         return Exit.OK

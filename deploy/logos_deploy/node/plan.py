@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.config.bridge import BridgeConfig, load_bridge_config
-from ipc_schema.config.common import BaseConfig, tcp_uses
+from ipc_schema.config.common import BaseConfig, tcp_uses, without_effect
 from ipc_schema.config.gateway import GatewayConfig, load_gateway_config
 from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from ipc_schema.config.kinds import ALL
@@ -74,6 +74,8 @@ class NodePlan:
     """The configuration file of each table that has one."""
     derived: Mapping[tuple[str, str], str]
     """(table, option) of options that were not given → where their values come from."""
+    idle: Sequence[str]
+    """Warnings about options of a gateway or bridge that is not started, and so cannot log them."""
 
     @property
     def configs(self) -> dict[str, BaseConfig | None]:
@@ -84,6 +86,12 @@ class NodePlan:
     def tables(self) -> tuple[str, ...]:
         """The processes that run, in the order in which they start."""
         return tuple(table for table, config in self.configs.items() if config is not None)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the processes will warn of at start, and `idle`; each once."""
+        logged = (warning for config in self.configs.values() if config for warning in config.warnings)
+        return tuple(dict.fromkeys((*logged, *self.idle)))
 
     @property
     def ports(self) -> list[PortUse]:
@@ -176,6 +184,7 @@ def _plan(options: NodeOverrides, sources: _Sources, tables: Sequence[str]) -> N
         options={table: options.of[table] for table in tables},
         files={table: file.path for table, file in sources.files.items() if file is not None},
         derived=planner.derived,
+        idle=planner.idle,
     )
 
 
@@ -186,6 +195,7 @@ class _Planner:
         self._flags = options.of
         self._sources = sources
         self.derived: dict[tuple[str, str], str] = {}
+        self.idle: list[str] = []
 
     def kernel(self, *, with_mapi: bool) -> KernelConfig:
         flags, sources = self._flags["kernel"], self._sources
@@ -217,6 +227,7 @@ class _Planner:
         flags = self._flags["gateway"]
         bare = self._sources.gateway(flags)
         if bare.rest is None and bare.metrics is None:
+            self.idle += bare.warnings
             return None
         self._join(
             "gateway", ("rest-token-file", "rest-tls-cert", "rest-tls-key"), bare.resolved, kernel, mapi
@@ -227,6 +238,8 @@ class _Planner:
         flags = self._flags["bridge"]
         bare = self._sources.bridge(flags)
         if not bare.nats.nats_url:
+            own = [one.name for one in SCHEMAS["bridge"] if one.name.startswith(("nats-", "bridge-"))]
+            self.idle += without_effect(bare.resolved, own, "nats-url is not set")
             return None
         paths = ("nats-credentials", "nats-nkey-seed", "nats-tls-ca", "nats-tls-cert", "nats-tls-key")
         self._join("bridge", paths, bare.resolved, kernel, mapi)

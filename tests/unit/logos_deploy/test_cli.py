@@ -85,6 +85,20 @@ def test_a_refused_configuration_names_the_key_and_starts_nothing(
     assert not (tmp_path / "data").exists()
 
 
+def test_check_says_what_has_no_effect_and_how_an_option_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["up", "--check", "store-sync-range=2h", "rest-port=7"]) == Exit.OK
+    assert capsys.readouterr().err.splitlines() == [
+        "logos: store-sync-range has no effect: store-sync is off",
+        "logos: rest-port has no effect: rest is off",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["up", "--tcp-port=5"])
+    assert ended.value.code == Exit.USAGE
+    assert "options of the node have no dashes: tcp-port=60001" in capsys.readouterr().err
+
+
 def test_a_port_that_another_program_has_is_refused_by_its_key(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -252,6 +252,19 @@ def test_a_gateway_beside_a_kernel_alone() -> None:
     assert "--mapi=false" in node.arguments("gateway")
 
 
+def test_options_of_a_process_that_is_not_started_are_warned_of() -> None:
+    node = plan("rest-port=7", "nats-prefix=x", "store-sync-range=2h", file="[bridge]\nbridge-in = false\n")
+    assert sorted(node.idle) == [
+        "bridge-in has no effect: nats-url is not set",
+        "nats-prefix has no effect: nats-url is not set",
+        "rest-port has no effect: rest is off",
+    ]
+    assert node.warnings == ("store-sync-range has no effect: store-sync is off", *node.idle)
+    assert plan("rest-port=7", "rest=true", "metrics-server-port=8").warnings == (
+        "metrics-server-port has no effect: metrics-server is off",
+    )
+
+
 def test_a_bridge_is_planned_when_there_is_a_nats_server() -> None:
     assert plan().bridge is None
     node = plan(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from logos_gateway.api_document import UndescribedError, describe
 from logos_gateway.api_document.document import OPERATIONS
 from logos_gateway.apps import channels as app_channels
 from logos_gateway.apps import routes as app_routes
+from logos_gateway.apps import socket as app_socket
+from logos_gateway.apps.channels import CHANNEL_OPERATIONS
 from logos_gateway.operator import kernel_events, node_routes
 from logos_gateway.reference import admin, filter, lightpush, messaging, node, relay, store  # noqa: A004
 
@@ -97,3 +100,11 @@ def test_security_and_refusals_are_documented(document: dict[str, Any]) -> None:
     assert set(publish["responses"]["default"]["content"]) == {"text/plain"}
     open_document = describe(application(), secured=False, complete=True)
     assert all("security" not in operation for _, _, operation in operations(open_document))
+
+
+def test_the_page_has_every_operation_of_the_websocket() -> None:
+    source = Path(app_socket.__file__).read_text(encoding="utf-8")
+    served = {*re.findall(r'^ +case "(\w+)":$', source, re.MULTILINE), *CHANNEL_OPERATIONS}
+    page = (Path(__file__).parents[3] / "docs" / "http.md").read_text(encoding="utf-8")
+    listed = page.partition("with `op` one of ")[2].partition(";")[0]
+    assert set(re.findall(r"\w+", listed)) == served
