@@ -279,6 +279,8 @@ class Door:
             self.counters.refused += 1
         largest = self.accepted.largest()
         who = f", {largest[1]} of them by process {largest[0]}" if largest is not None else ""
+        if self.connections < self._limit:
+            who += ", and few file descriptors are free"
         self._warn(now, "%d connections%s: refusing further ones", self.connections, who)
 
     def _warn(self, now: float, text: str, *values: object) -> None:

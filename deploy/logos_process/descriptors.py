@@ -8,6 +8,9 @@ from typing import Final
 _ENOUGH: Final = 65_536
 """The maximum we request: some systems report "unlimited" and then refuse, and tables grow with the limit."""
 
+LEAST: Final = 256
+"""With fewer, a process would have no room for clients beside its files and what it keeps in reserve."""
+
 
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard limit (65,536 at most). Return the resulting limit.

@@ -52,6 +52,14 @@ def test_exit_codes(body: str, code: int, said: str) -> None:
     assert ended(body) == (code, said)
 
 
+def test_too_few_open_files_are_said_at_the_start() -> None:
+    """A process that goes on would say that it is ready, and refuse every client."""
+    few = ["prlimit", "--nofile=255:255", sys.executable, "-c", PROGRAM.format(body="pass")]
+    done = subprocess.run(few, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == ExitCode.CONFIG
+    assert done.stderr.startswith("logos-x: at most 255 open files, 256 are needed"), done.stderr
+
+
 @pytest.mark.parametrize(
     "error", ["OSError(13, 'x')", "RuntimeError('x')", "ExceptionGroup('g', [OSError()])"]
 )
