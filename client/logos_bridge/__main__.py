@@ -8,6 +8,7 @@ from typing import Final
 
 from ipc_schema.config.bridge import BRIDGE_SCHEMA, BridgeConfig, load_bridge_config
 from logos_process.exits import StartError
+from logos_process.extras import install_command
 from logos_process.garbage import collect_less
 from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit
@@ -21,7 +22,7 @@ def _run(config: BridgeConfig, limit: StopLimit) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("nats", "nkeys"):
             raise
-        raise StartError("the NATS client is not installed: pip install 'logos-mapi[bridge]'") from None
+        raise StartError(f"the NATS client is missing: {install_command('bridge')}") from None
     collect_less()
     return uvloop.run(serve(config, limit))
 

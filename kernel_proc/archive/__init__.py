@@ -14,6 +14,7 @@ from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.sqlite import SqliteEngine
 from kernel_proc.metrics import Registry
+from logos_process.extras import install_command
 
 __all__ = ["make_archive", "make_engine"]
 
@@ -37,7 +38,7 @@ def make_engine(settings: ArchiveSettings) -> ArchiveEngine:
         from kernel_proc.archive.postgres import PostgresEngine
     except ImportError as error:
         raise ArchiveConfigError(
-            f"{database.shown}: no PostgreSQL driver ({error}): pip install 'logos-mapi[postgres]'"
+            f"{database.shown}: no PostgreSQL driver ({error}): {install_command('postgres')}"
         ) from error
     replica = settings.read_database
     return PostgresEngine(

@@ -11,11 +11,12 @@ from ipc_schema.config.options import Resolved
 from logos_deploy.node.plan import NodePlan
 from logos_process.directories import group_number
 from logos_process.exits import StartError
+from logos_process.extras import install_command
 
 
 def check_host(plan: NodePlan) -> None:
     """Refuse what the processes would refuse at start: a directory that is not ours, an unknown group, a
-    missing database driver.
+    missing driver of a database or of NATS.
 
     Raises `ConfigError` naming the option.
     """
@@ -29,7 +30,11 @@ def check_host(plan: NodePlan) -> None:
     on_server = services.store and not services.store_message_db_url.lower().startswith("sqlite:")
     if on_server and importlib.util.find_spec("psycopg") is None:
         raise plan.kernel.resolved.refuse(
-            "store-message-db-url", "the PostgreSQL driver is missing: pip install 'logos-mapi[postgres]'"
+            "store-message-db-url", f"the PostgreSQL driver is missing: {install_command('postgres')}"
+        )
+    if plan.bridge is not None and importlib.util.find_spec("nats") is None:
+        raise plan.bridge.resolved.refuse(
+            "nats-url", f"the NATS client is missing: {install_command('bridge')}"
         )
 
 

@@ -64,7 +64,9 @@ def test_checking_refuses_what_the_host_does_not_have(
     assert "there is no group 'no-such-group-here'" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     assert cli.main(["up", "--check", "store=true", "store-message-db-url=postgres://h/n"]) == Exit.CONFIG
-    assert "logos-mapi[postgres]" in capsys.readouterr().err
+    assert "pip install 'psycopg[binary]" in capsys.readouterr().err
+    assert cli.main(["up", "--check", "nats-url=nats://127.0.0.1"]) == Exit.CONFIG
+    assert "nats-url: the NATS client is missing: pip install 'nats-py[nkeys]==" in capsys.readouterr().err
 
 
 def test_checking_makes_nothing(tmp_path: Path) -> None:
