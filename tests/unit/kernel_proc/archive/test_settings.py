@@ -14,7 +14,7 @@ from kernel_proc.archive.settings import ArchiveSettings
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kernel_proc.archive.postgres", None)
     settings = ArchiveSettings(database=parse_database_url("postgres://u:secret@h/name", Path("/data")))
-    with pytest.raises(ArchiveConfigError, match=r"logos-mapi\[postgres\]") as refused:
+    with pytest.raises(ArchiveConfigError, match=r"pip install .psycopg\[binary\]") as refused:
         make_engine(settings)
     assert "secret" not in str(refused.value)
 
