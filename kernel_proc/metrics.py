@@ -23,6 +23,9 @@ Source = Callable[[], Iterable[Sample]]
 MAX_SERIES: Final = 256
 """Label sets per counter name; further ones are counted under `other`, because labels may come from peers."""
 
+MAX_LABEL: Final = 128
+"""Characters of a label's value; longer ones count under `other`, too: all values must fit in a reply."""
+
 
 class Counter:
     """A monotonic counter."""
@@ -79,7 +82,7 @@ class Registry:
         key = tuple(sorted(labels.items()))
         found = series.get(key)
         if found is None:
-            if len(series) >= MAX_SERIES:
+            if len(series) >= MAX_SERIES or any(len(value) > MAX_LABEL for _, value in key):
                 key = tuple((label, "other") for label, _ in key)
             found = series.setdefault(key, Counter())
         return found

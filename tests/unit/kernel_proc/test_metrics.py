@@ -30,6 +30,14 @@ def test_series_are_bounded() -> None:
     assert collected["other"] == 50
 
 
+def test_a_label_of_any_length_leaves_room_for_the_others() -> None:
+    """A store chose the pubsub topic of what it returned, and no metrics fitted into a reply any more."""
+    registry = Registry()
+    for shard in ("0", "1" * 900_000, "2" * 900_000):
+        registry.counter("store_fleet_msg_count", shard=shard).add()
+    assert {labels["shard"]: value for _, labels, value in registry.collect()} == {"0": 1, "other": 2}
+
+
 def test_histograms_are_cumulative() -> None:
     registry = Registry("")
     histogram = registry.histogram("size", (1, 5))
