@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -22,13 +22,36 @@ _LONGEST: Final = 86_400.0
 """Longest sleep in seconds, as in trio's loop: epoll takes no infinite one."""
 _AT_ONCE: Final = 32
 """Most descriptors that are found readable at once; the others follow."""
+_ROUNDS: Final = 8
+"""Calls in a row after which trio looks at its own descriptors, whatever else there is."""
+
+
+class _Trio(NamedTuple):
+    """What only trio's loop knows, and has no public names for."""
+
+    epoll: select.epoll
+    """One of ours, whose first descriptor is trio's epoll."""
+    runnable: Sized
+    """The tasks that can run."""
+    next_deadline: Callable[[], float]
+
+
+def _look_into_trio() -> _Trio | None:
+    """Return None where trio waits by something else than epoll."""
+    runner = trio.lowlevel.current_task()._runner  # noqa: SLF001
+    inner = getattr(runner.io_manager, "_epoll", None)
+    if inner is None:
+        return None
+    outer = select.epoll()
+    outer.register(inner, select.EPOLLIN)
+    return _Trio(outer, runner.runq, runner.deadlines.next_deadline)
 
 
 class ReactorClock(trio.abc.Clock):
     """For one `trio.run`. `trio.testing.wait_all_tasks_blocked` does not return under it."""
 
     def __init__(self) -> None:
-        self._epoll: select.epoll | None = None
+        self._trio: _Trio | None = None
         self._callbacks: dict[int, Callable[[], None]] = {}
 
     def start_clock(self) -> None:
@@ -39,42 +62,40 @@ class ReactorClock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Sleep until the deadline or until there is something to do; return how long trio may sleep on."""
-        timeout = deadline - time.perf_counter()
-        if self._epoll is None or timeout <= 0:
-            return timeout
-        for descriptor, _ in self._epoll.poll(min(timeout, _LONGEST), _AT_ONCE):
-            callback = self._callbacks.get(descriptor)
-            if callback is not None:  # else it is trio's, or another callback has ended it
-                callback()
-        return 0.0  # trio looks again: there may be new deadlines, and tasks that can run
+        if self._trio is None:
+            return deadline - time.perf_counter()
+        epoll, runnable, next_deadline = self._trio
+        for _ in range(_ROUNDS):
+            timeout = deadline - time.perf_counter()
+            if timeout <= 0:
+                return timeout
+            called = False
+            for descriptor, _ in epoll.poll(min(timeout, _LONGEST), _AT_ONCE):
+                callback = self._callbacks.get(descriptor)
+                if callback is not None:  # else it is trio's, or another callback has ended it
+                    callback()
+                    called = True
+            # A turn of trio's loop is spared after callbacks that have given it nothing to do.
+            if not called or runnable:
+                break
+            deadline = next_deadline()
+        return 0.0
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call `callback` when the descriptor is readable and no task can run. It must not raise."""
-        if self._epoll is None:
-            self._epoll = _epoll_around_trio()
-            if self._epoll is None:
+        if self._trio is None:
+            self._trio = _look_into_trio()
+            if self._trio is None:
                 return
         self._callbacks[descriptor] = callback
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._trio.epoll.register(descriptor, select.EPOLLIN)
 
     def unwatch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """End what `watch` began. If the descriptor was closed, its number may already be another one's."""
-        if self._epoll is not None and self._callbacks.get(descriptor) == callback:
+        if self._trio is not None and self._callbacks.get(descriptor) == callback:
             del self._callbacks[descriptor]
             with suppress(OSError):
-                self._epoll.unregister(descriptor)
-
-
-def _epoll_around_trio() -> select.epoll | None:
-    """Return an epoll that has trio's own one for its first descriptor; None where trio has none."""
-    # trio has no public name for it. Without it everything works, by tasks: test_reactor.py would fail.
-    manager = trio.lowlevel.current_task()._runner.io_manager  # noqa: SLF001
-    inner = getattr(manager, "_epoll", None)
-    if inner is None:
-        return None
-    outer = select.epoll()
-    outer.register(inner, select.EPOLLIN)
-    return outer
+                self._trio.epoll.unregister(descriptor)
 
 
 @contextmanager

@@ -43,6 +43,10 @@ class Pipe:
             self.read()
 
 
+def void(_: object) -> None:
+    """For lambdas."""
+
+
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
     pipe = Pipe()
@@ -125,6 +129,17 @@ async def test_deadlines_sockets_threads_and_signals_wake_trio(pipe: Pipe) -> No
                 assert number == signal.SIGUSR1
                 break
     assert not pipe.by
+
+
+@trio_test(clock=ReactorClock)
+async def test_trio_goes_on_beside_a_descriptor_that_is_always_readable(pipe: Pipe) -> None:
+    pipe.write(b"never read")
+    here, there = trio.socket.socketpair()
+    with here, there:
+        with watching(pipe.out, lambda: void(os.write(there.fileno(), b"x"))):
+            assert await here.recv(1) == b"x"
+        with watching(pipe.out, lambda: None):
+            await trio.sleep(0.001)
 
 
 @trio_test(clock=ReactorClock)
