@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 #include <limits>
 #include <stdexcept>
 #include <system_error>
@@ -195,7 +196,11 @@ void Connection::expire(const std::shared_ptr<Request>& request) {
 }
 
 std::string Connection::hint() const {
-  if (!strange_) return state_ == State::kGreeting ? " (greeting)" : " (connecting)";
+  if (!strange_) {
+    std::error_code ignored;
+    const bool gone = endpoint_.starts_with("ipc://") && !std::filesystem::exists(endpoint_.substr(6), ignored);
+    return std::string(state_ == State::kGreeting ? " (greeting" : " (connecting") + (gone ? "; there is no such socket)" : ")");
+  }
   return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns "
          "this user away (allowed-uid)";
 }

@@ -3,6 +3,8 @@ package logos
 import (
 	"context"
 	"errors"
+	"io/fs"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -195,6 +197,11 @@ func (c *connection) whenReady(ctx context.Context) error {
 				return ctx.Err()
 			}
 			hint := " (" + string(now) + ")"
+			if path, ipc := strings.CutPrefix(c.endpoint, "ipc://"); ipc {
+				if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+					hint = " (" + string(now) + "; there is no such socket)"
+				}
+			}
 			if strange {
 				hint = ": what listens there takes no requests (an events socket, or no server of this contract), is full, " +
 					"or turns this user away (allowed-uid)"

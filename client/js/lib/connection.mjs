@@ -3,6 +3,7 @@
 // States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …; failed is a
 // server that is there and refuses our hello: requests reject with its reason, hello is tried again slowly.
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { ReconnectingDealer, lost, sleep } from "./dealer.mjs";
 import { LogosError, closed, late } from "./errors.mjs";
 import { decodeReply, encodeRequest, isEvent } from "./frames.mjs";
@@ -92,7 +93,10 @@ export class Connection {
   }
 
   #hint() {
-    if (!this.#dealer.strange) return ` (${this.state})`;
+    if (!this.#dealer.strange) {
+      const gone = this.#endpoint.startsWith("ipc://") && !existsSync(this.#endpoint.slice("ipc://".length));
+      return ` (${this.state}${gone ? "; there is no such socket" : ""})`;
+    }
     return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns this user away (allowed-uid)";
   }
 

@@ -3,6 +3,7 @@
 //! Phases: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …; refused is a
 //! server that is there and refuses our hello: requests fail with its reason, hello is tried again slowly.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,9 @@ impl Link {
                  or turns this user away (allowed-uid)"
             }
             (Phase::Greeting, _) => " to hello",
+            _ if self.endpoint.strip_prefix("ipc://").is_some_and(|path| !Path::new(path).exists()) => {
+                " (there is no such socket)"
+            }
             _ => "",
         };
         Error::new(Code::NotReady, format!("no answer from {} in time{hint}", self.endpoint))
