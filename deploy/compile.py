@@ -79,7 +79,9 @@ GATEWAY: Final = Group(
 KERNEL: Final = Group(
     "logos_kernel",
     {
+        "kernel_proc": "publishing sender",
         "kernel_proc/ipc": "events loop shell",
+        "kernel_proc/ipc/methods": "relay",
         "kernel_proc/p2p": "varint stream output muxer yamux mplex scratch noise",
         "kernel_proc/relay": (
             "framing rpc rpc_reader rpc_writer messages cache seen scores state mesh gossip promises backoff"
@@ -97,7 +99,7 @@ MAPI: Final = Group(
         "mapi_proc/ipc": "router",
         "mapi_proc/kernel_link": "events",
         "mapi_proc/receive": "receiver dedup delivered",
-        "mapi_proc/send": "acceptance fairness loop processors rate service task",
+        "mapi_proc/send": "acceptance confirm fairness ledger loop processors rate record service task",
         "mapi_proc/streams": "durable ephemeral extents fanout limits stream",
         "mapi_proc/subscriptions": "table",
     },

@@ -72,10 +72,10 @@ def relay_routes(publishing: Publishing, relay: RelayService | None) -> Mapping[
 
     # Ordered: messages of one consumer are sent in the order of its requests.
     return {
-        RELAY_PUBLISH: Route(publish, ordered=True, may_wait=True),
-        RELAY_PUBLISH_MANY: Route(publish_many, ordered=True, may_wait=True, per_blob=True),
-        RELAY_PEERS: Route(peers),
-        RELAY_MESH: Route(mesh),
+        RELAY_PUBLISH: Route(publish, ordered=True, may_wait=True, takes_time=False),
+        RELAY_PUBLISH_MANY: Route(publish_many, ordered=True, may_wait=True, per_blob=True, takes_time=False),
+        RELAY_PEERS: Route(peers, takes_time=False),
+        RELAY_MESH: Route(mesh, takes_time=False),
     }
 
 
