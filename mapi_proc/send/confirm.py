@@ -2,16 +2,20 @@
 
 A message is first queried when it is three seconds old, then less and less often until its window ends;
 rounds are at least three seconds apart. A round queries all that is due, with a few queries in parallel, so
-that the confirmation keeps pace with any number of sends; it stops early if no store answers. A message
-missing from a store is published again while stores would still accept it. When a store or relay peer
-appears, every message that is still young is queried in the next round, and published again even if no
-store answers: the newcomer lacks it.
+that the confirmation keeps pace with any number of sends. A message missing from a store is published again
+while stores would still accept it. When a store or relay peer appears, every message that is still young is
+queried in the next round, and published again even if no store answers: the newcomer lacks it.
+
+While no store of a shard answers, each round asks for the shard's youngest messages only, and the others are
+left alone until one answers: thousands may wait so for their whole window.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -22,6 +26,8 @@ from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, is_ove
 BATCH: Final = 100
 """Most hashes in one query: what servers answer on one page."""
 QUERIES_AT_ONCE: Final = 4
+_A_TURN: Final = 256
+"""Sends that are handled before others get their turn."""
 
 
 class NoStore(NamedTuple):
@@ -61,12 +67,15 @@ class ConfirmLoop:
         self._order = 0
         self._last_round = float("-inf")
         self._online = False
-        self._unreachable = _OFFLINE
+        self._silent: dict[int, NoStore] = {}
+        """The shards in which no store answered when one was last asked."""
         self._appeared = False
         self._newcomers = False
         self._changed = asyncio.Event()
         self.queries = 0
         self.unanswered = 0
+        self.handled = 0
+        """How often a send was taken up, to be queried or to end."""
 
     def __len__(self) -> int:
         return len(self._due)
@@ -85,14 +94,17 @@ class ConfirmLoop:
     def peers_appeared(self) -> None:
         """Handle a new store or relay peer: it lacks what was published before."""
         now_ns = self._wall_ns()
-        soon = self._last_round + ARCHIVE_TIME
         self._appeared = True
+        self._query_soon(lambda task: self._is_young(task, now_ns))
+        self._changed.set()
+
+    def _query_soon(self, which: Callable[[SendTask], bool]) -> None:
+        """Query these sends in the next round."""
+        soon = self._last_round + ARCHIVE_TIME
         self._due = [
-            (min(due, soon) if self._is_young(task, now_ns) else due, order, task)
-            for due, order, task in self._due
+            (soon if due > soon and which(task) else due, order, task) for due, order, task in self._due
         ]
         heapq.heapify(self._due)
-        self._changed.set()
 
     @staticmethod
     def _is_young(task: SendTask, now_ns: int) -> bool:
@@ -129,56 +141,72 @@ class ConfirmLoop:
             return
         self._last_round = now
         self._newcomers, self._appeared = self._appeared, False
-        batches = self._take_due(now)
-        for start in range(0, len(batches), QUERIES_AT_ONCE):
-            answers = await asyncio.gather(*map(self._ask, batches[start : start + QUERIES_AT_ONCE]))
-            if not any(answers):
-                for batch in batches[start + QUERIES_AT_ONCE :]:
-                    self._judge(batch, self._unreachable)
-                return
+        if self._newcomers:
+            self._silent.clear()  # it may be a store: ask for all
+        batches = deque(await self._take_due(now))
+        while batches:
+            asked = [batches.popleft() for _ in range(min(QUERIES_AT_ONCE, len(batches)))]
+            await asyncio.gather(*map(self._ask, asked))
+            left = [batch for batch in batches if batch[0].shard not in self._silent]
+            for batch in batches:
+                if (silent := self._silent.get(batch[0].shard)) is not None:
+                    self._leave(batch, silent)
+                    await asyncio.sleep(0)
+            batches = deque(left)
 
-    def _take_due(self, now: float) -> list[list[SendTask]]:
+    async def _take_due(self, now: float) -> list[list[SendTask]]:
         """Return what is due, in batches of one shard; end the sends whose window is over."""
         by_shard: dict[int, list[SendTask]] = {}
+        taken = 0
         while self._due and self._due[0][0] <= now:
             task = heapq.heappop(self._due)[2]
+            taken += 1
+            if taken % _A_TURN == 0:
+                await asyncio.sleep(0)
             if is_over(task):
                 continue
-            if self._ledger.expire(task):
-                continue
-            by_shard.setdefault(task.shard, []).append(task)
-        return [
-            tasks[start : start + BATCH]
-            for tasks in by_shard.values()
-            for start in range(0, len(tasks), BATCH)
-        ]
+            if (silent := self._silent.get(task.shard)) is not None:
+                self._ledger.unasked(task, silent.text)
+            if not self._ledger.expire(task):
+                by_shard.setdefault(task.shard, []).append(task)
+        self.handled += taken
+        batches: list[list[SendTask]] = []
+        for shard, tasks in by_shard.items():
+            if shard in self._silent:
+                # The youngest: they are the last that may still be asked for.
+                tasks.sort(key=_first_attempt)
+                for start in range(0, len(tasks) - BATCH, _A_TURN):
+                    self._leave(tasks[start : min(start + _A_TURN, len(tasks) - BATCH)], self._silent[shard])
+                    await asyncio.sleep(0)
+                batches.append(tasks[-BATCH:])
+            else:
+                batches += [tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH)]
+        return batches
 
-    async def _ask(self, tasks: list[SendTask]) -> bool:
-        """Query a batch and judge it. Return False if no store could be queried."""
+    async def _ask(self, tasks: list[SendTask]) -> None:
+        """Query a batch of one shard and judge it."""
+        shard = tasks[0].shard
         answer: set[bytes] | NoStore = _OFFLINE
         if self._online:
             self.queries += 1
-            answer = await self._presence(tasks[0].shard, [task.message_hash for task in tasks])
+            answer = await self._presence(shard, [task.message_hash for task in tasks])
         if isinstance(answer, NoStore):
             self.unanswered += 1
-            self._unreachable = answer
+            self._silent[shard] = answer
+        elif self._silent.pop(shard, None) is not None:
+            self._query_soon(lambda task: task.shard == shard)
         self._judge(tasks, answer)
-        return not isinstance(answer, NoStore)
 
     def _judge(self, tasks: list[SendTask], answer: set[bytes] | NoStore) -> None:
-        """Apply a store's answer.
-
-        Sends that no store could be queried for stay as they are until the next round.
-        """
+        """Apply a store's answer. Sends that no store could be queried for are queried again in the next
+        round."""
         now, now_ns = self._clock(), self._wall_ns()
         for task in tasks:
             if is_over(task):
                 continue
             if isinstance(answer, NoStore):
-                self._ledger.unasked(task, answer.text)
+                self._unasked(task, answer, now_ns)
                 when = now + ARCHIVE_TIME
-                if self._newcomers and self._is_young(task, now_ns):
-                    self._republish(task)
             else:
                 again = self._ledger.judge(task, task.message_hash in answer)
                 if is_over(task):
@@ -186,6 +214,31 @@ class ConfirmLoop:
                 if again:
                     self._republish(task)
                 when = next_check(task, now)
-            if task.payload and now_ns - task.timestamp >= REPUBLISH_AGE_NS:
-                self._ledger.aged(task)
+            self._free_aged(task, now_ns)
             self._push(task, when)
+
+    def _leave(self, tasks: list[SendTask], silent: NoStore) -> None:
+        """Leave sends alone while no store of their shard answers: until their payload can go, then until
+        their window ends."""
+        now, now_ns = self._clock(), self._wall_ns()
+        for task in tasks:
+            if is_over(task):
+                continue
+            self._unasked(task, silent, now_ns)
+            self._free_aged(task, now_ns)
+            left = (REPUBLISH_AGE_NS - (now_ns - task.timestamp)) / 1e9 if task.payload else math.inf
+            # Peers that have appeared meanwhile lack it.
+            self._push(task, now + (min(left, ARCHIVE_TIME) if self._appeared else left))
+
+    def _unasked(self, task: SendTask, silent: NoStore, now_ns: int) -> None:
+        self._ledger.unasked(task, silent.text)
+        if self._newcomers and self._is_young(task, now_ns):
+            self._republish(task)
+
+    def _free_aged(self, task: SendTask, now_ns: int) -> None:
+        if task.payload and now_ns - task.timestamp >= REPUBLISH_AGE_NS:
+            self._ledger.aged(task)
+
+
+def _first_attempt(task: SendTask) -> float:
+    return task.first_attempt

@@ -11,7 +11,7 @@ import pytest
 
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import ErrorCode, IpcError
-from mapi_proc.send.confirm import QUERIES_AT_ONCE, NoStore
+from mapi_proc.send.confirm import BATCH, QUERIES_AT_ONCE, NoStore
 from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import AT_ONCE, SendLoop
 from mapi_proc.send.rate import RateLimiter
@@ -490,6 +490,42 @@ async def test_a_round_ends_when_no_store_answers() -> None:
         loop.confirm.set_online(True)
         for _ in range(3000):
             assert (await store.done.get()).state is SendState.UNCONFIRMED
+
+
+@pytest.mark.parametrize("comes", [True, False])
+@asyncio_test()
+async def test_while_no_store_answers_few_sends_are_taken_up_and_all_once_one_does(comes: bool) -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    count, rounds = 3000, 15
+    async with running(loop):
+        for number in range(count):
+            loop.accept(task(number))
+        while store.log.count("propagated") < count:
+            await asyncio.sleep(0)
+        for _ in range(rounds):
+            asked = loop.confirm.unanswered
+            clock.now += 3.1
+            loop.confirm.set_online(True)
+            while loop.confirm.unanswered == asked or len(loop.confirm) < count:
+                await asyncio.sleep(0)
+        assert loop.confirm.unanswered <= QUERIES_AT_ONCE + rounds
+        # Each when it is due first and when its payload goes, besides those that are asked for.
+        assert loop.confirm.handled <= 2 * count + (QUERIES_AT_ONCE + rounds) * BATCH
+        assert loop.pending_bytes == 0, "too old to be published again"
+        if comes:
+            archive.there = True
+            archive.held.update(number.to_bytes(16) * 2 for number in range(count))
+        ends = SendState.SENT if comes else SendState.UNCONFIRMED
+        while store.done.qsize() < count:
+            clock.now += 3.1
+            loop.confirm.set_online(True)
+            for _ in range(200):
+                await asyncio.sleep(0)
+        assert {store.done.get_nowait().state for _ in range(count)} == {ends}
+    assert clock.now <= 100 + 61 + 3.1
 
 
 @asyncio_test()
