@@ -99,7 +99,9 @@ MAPI: Final = Group(
         "mapi_proc/ipc": "router",
         "mapi_proc/kernel_link": "events",
         "mapi_proc/receive": "receiver dedup delivered",
-        "mapi_proc/send": "acceptance confirm fairness ledger loop processors rate record service task",
+        "mapi_proc/send": (
+            "acceptance confirm fairness ledger loop processors rate record service task window_clock"
+        ),
         "mapi_proc/streams": "durable ephemeral extents fanout limits stream",
         "mapi_proc/subscriptions": "table",
     },

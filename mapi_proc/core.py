@@ -145,6 +145,7 @@ class Core:
         self._parts.shards.close()
         now = self._steady()
         self.turn.batch.note(CLOCK_NOTE, self._steady.stamp().to_note())
+        self.sends.keep_windows()
         for app in self.apps.connected:
             if app.durable:
                 self.turn.batch.app_seen(app.app_id, now)

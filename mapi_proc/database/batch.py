@@ -59,6 +59,7 @@ class Batch:
         "outbox_added",
         "outbox_changed",
         "outbox_finished",
+        "outbox_propagated",
         "payloads",
         "positions",
         "refused_sends",
@@ -85,6 +86,7 @@ class Batch:
         self.refused_sends: frozenset[int] = frozenset()
         """After the commit: entries that were left out, since their request id existed."""
         self.outbox_changed: list[Row] = []
+        self.outbox_propagated: list[int] = []
         self.outbox_finished: list[Row] = []
         self.channels: list[ChannelRows] = []
         self.rows: dict[str, list[Row]] = {}
@@ -231,12 +233,16 @@ class Batch:
         message_hash: bytes,
         first_attempt: int,
         propagated: int,
-        elapsed: int,
     ) -> None:
         """Store the state of an unfinished send."""
-        row = (int(state), attempts, timestamp, message_hash, first_attempt, propagated, elapsed, entry_id)
+        row = (int(state), attempts, timestamp, message_hash, first_attempt, propagated, entry_id)
         self.outbox_changed.append(row)
         self.cost += _ROW_OVERHEAD * 2
+
+    def propagate_send(self, entry_id: int) -> None:
+        """Store that a send propagated with its first attempt: nothing else of its row changes."""
+        self.outbox_propagated.append(entry_id)
+        self.cost += _ROW_OVERHEAD
 
     def finish_send(self, entry_id: int, state: OutboxState, time: int, detail: str = "") -> None:
         """Store the final state and remove the payload; the request id stays. The first final state wins."""

@@ -108,8 +108,8 @@ class OutboxEntry(NamedTuple):
 
     `scope` is the app's stream id: request ids are unique within it. `fingerprint` hashes the whole request
     body, to distinguish a repeat from a conflict. `timestamp` and `message_hash` are fixed by the first
-    attempt and are on disk before it is made. `elapsed` is how long MAPI has been running since that
-    attempt: the retry window counts only this.
+    attempt and are on disk before it is made. `first_attempt` is its label of the `WindowClock`; `elapsed` is
+    of earlier versions.
     """
 
     entry_id: int

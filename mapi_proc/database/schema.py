@@ -119,7 +119,10 @@ CREATE TABLE wanted_history (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES)
+# `first_attempt` was the message's timestamp, and `elapsed`, which is 0 since, was written again and again.
+_VERSION_4: Final = "UPDATE outbox SET first_attempt = -elapsed, elapsed = 0 WHERE state < 10;"
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES, _VERSION_4)
 
 
 class NotOurDatabaseError(DatabaseError):

@@ -37,6 +37,21 @@ class _Insert:
                 position = end
 
 
+class _ById:
+    """A statement on rows of any number of ids, in few executions."""
+
+    def __init__(self, head: str, tail: str) -> None:
+        self._texts = [(size, f"{head} IN ({', '.join('?' * size)}) {tail}") for size in _CHUNKS]
+
+    def __call__(self, connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+        position, total = 0, len(ids)
+        for size, text in self._texts:
+            while total - position >= size:
+                end = position + size
+                connection.execute(text, ids[position:end])
+                position = end
+
+
 def _each(text: str) -> _Statement:
     return lambda connection, rows: connection.executemany(text, rows)
 
@@ -48,6 +63,7 @@ _hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
 _delivered_add = _Insert("INSERT INTO delivered (app, time, hashes)", 3)
 # A repeated request id is normal input: it must not cost the others their commit.
 _outbox_add = _Insert("INSERT INTO outbox", 18, "ON CONFLICT (scope, request_id) DO NOTHING")
+_outbox_propagated = _ById("UPDATE outbox SET state = 2, propagated = 1 WHERE id", "AND state < 10")
 _position_set = _Insert(
     "INSERT INTO kernel_position",
     5,
@@ -145,9 +161,11 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.outbox_changed:
         connection.executemany(
             "UPDATE outbox SET state = ?, attempts = ?, timestamp = ?, message_hash = ?, first_attempt = ?,"
-            " propagated = ?, elapsed = ? WHERE id = ? AND state < 10",
+            " propagated = ? WHERE id = ? AND state < 10",
             batch.outbox_changed,
         )
+    if batch.outbox_propagated:
+        _outbox_propagated(connection, batch.outbox_propagated)
     if batch.outbox_finished:
         connection.executemany(
             "UPDATE outbox SET state = ?, finished = ?, detail = ?, payload = x''"

@@ -37,7 +37,7 @@ REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 _RECENT: Final = 4096
 """Request ids in memory; older ones are looked up on disk."""
 _EVICT_EVERY_NS: Final = 600 * 1_000_000_000
-_PARKED: Final = (OutboxState.PARKED, 0, 0)
+_PARKED: Final = (OutboxState.PARKED, 0)
 _BATCH_BYTES: Final = 1 << 20
 """Payloads of so many bytes go to the disk before the turn ends."""
 
@@ -61,6 +61,8 @@ class FirstAttempt(NamedTuple):
 
     timestamp: int
     message_hash: bytes
+    first_attempt: int
+    """When it is made, as the `WindowClock` labels it."""
 
 
 class SendIntake(Protocol):
@@ -183,8 +185,8 @@ class Acceptance:
         self._recent[key] = (mark, done)
         attempt = self._intake.plan(request, payload, shard)
         fixed = request.timestamp or 0
-        timestamp, digest = (fixed, b"") if attempt is None else attempt
-        state, attempts, first = _PARKED if attempt is None else (OutboxState.ATTEMPTED, 1, timestamp)
+        timestamp, digest, first = (fixed, b"", 0) if attempt is None else attempt
+        state, attempts = _PARKED if attempt is None else (OutboxState.ATTEMPTED, 1)
         entry = _new_tuple(
             OutboxEntry,
             (

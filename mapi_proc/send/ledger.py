@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from mapi_proc.send import task as machine
 from mapi_proc.send.fairness import Room
@@ -18,8 +18,6 @@ from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Attempt, Outcome, SendState, SendTask
 
 log = logging.getLogger(__name__)
-
-_KEEP_EVERY: Final = 15.0
 
 
 class SendRecord(Protocol):
@@ -29,7 +27,7 @@ class SendRecord(Protocol):
         """On their first attempt: fix timestamp and message hash, and return when they are on disk."""
 
     def changed(self, task: SendTask) -> None:
-        """Write the state of an unfinished send, and how much of its window is used (`task.kept`)."""
+        """Write the state of an unfinished send."""
 
     def queued(self, task: SendTask) -> None:
         """Notify that the rate limit holds it back."""
@@ -167,10 +165,8 @@ class SendLedger:
             self.last_cause = cause
         log.debug("send %s, attempt %d: %s", task.request_id.hex(), task.attempts, cause or "propagated")
         if first:
-            task.kept = now - task.first_attempt
             self._record.propagated(task)
         elif task.state is SendState.RETRY:
-            task.kept = now - task.first_attempt
             self._record.changed(task)
         self._moved(task, before)
 
@@ -202,16 +198,6 @@ class SendLedger:
         """End a send that cannot be resumed."""
         before, task.state, task.error = task.state, SendState.FAILED, text
         self._moved(task, before)
-
-    def keep_windows(self) -> None:
-        """Write how much of their windows the waiting sends have used, so that a restart does not grant them
-        a whole new window. Call it every few seconds.
-        """
-        now = self._timing.clock()
-        for task in self:
-            if task.attempts and now - task.first_attempt - task.kept >= _KEEP_EVERY:
-                task.kept = now - task.first_attempt
-                self._record.changed(task)
 
     # -- what follows from a change of state ---------------------------------------------------------------
 

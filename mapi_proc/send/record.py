@@ -14,6 +14,7 @@ from mapi_proc.database import OutboxEntry, OutboxState
 from mapi_proc.network import AppNetwork
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import SendState, SendTask
+from mapi_proc.send.window_clock import WINDOWS_NOTE, WindowClock
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -62,17 +63,19 @@ class OutboxRecord:
         find_stream: StreamFinder,
         limiter: RateLimiter,
         now_ns: Callable[[], int],
+        windows: WindowClock,
     ) -> None:
         self._turn = turn
         self._network = network
         self._find_stream = find_stream
         self._limiter = limiter
         self._now_ns = now_ns
+        self._windows = windows
         self.counters = SendCounters()
 
     async def attempting(self, tasks: Sequence[SendTask]) -> None:
         """Fix timestamps and hashes, and wait until they are on disk."""
-        network, batch = self._network(), self._turn.batch
+        network, batch, first_attempt = self._network(), self._turn.batch, self._windows.now()
         for task in tasks:
             task.timestamp = task.timestamp or self._now_ns()
             message = WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta)
@@ -83,9 +86,8 @@ class OutboxRecord:
                 attempts=1,
                 timestamp=task.timestamp,
                 message_hash=task.message_hash,
-                first_attempt=task.timestamp,
+                first_attempt=first_attempt,
                 propagated=0,
-                elapsed=0,
             )
         if self._limiter.limited:
             batch.note(RATE_NOTE, self._limiter.note())
@@ -99,10 +101,13 @@ class OutboxRecord:
             attempts=task.attempts,
             timestamp=task.timestamp,
             message_hash=task.message_hash,
-            first_attempt=task.timestamp,
+            first_attempt=self._windows.label(task.first_attempt),
             propagated=int(task.state is SendState.PROPAGATED),
-            elapsed=int(task.kept * 1e9),
         )
+
+    def keep_windows(self) -> None:
+        """Write what a restart needs to go on with all windows."""
+        self._turn.batch.note(WINDOWS_NOTE, self._windows.note())
 
     def queued(self, task: SendTask) -> None:
         """Notify the app: the rate limit holds the send back."""
@@ -113,7 +118,10 @@ class OutboxRecord:
         """Write it and notify the app."""
         self.counters.propagated += 1
         if not task.state.final:
-            self.changed(task)
+            if task.attempts == 1:
+                self._turn.batch.propagate_send(task.entry_id)
+            else:
+                self.changed(task)
         self._notify(task, AppEventKind.MESSAGE_PROPAGATED, task.message_hash)
 
     def finished(self, task: SendTask) -> None:

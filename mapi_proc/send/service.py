@@ -25,6 +25,7 @@ from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.record import RATE_NOTE, OutboxRecord, SendCounters, StreamFinder, hash_of, task_of
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Attempt, Concluded, Outcome, Refused, SendState, SendTask
+from mapi_proc.send.window_clock import WINDOWS_NOTE, WindowClock
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -65,7 +66,8 @@ class SendService:
         self.limiter = RateLimiter(settings.rate_limit)
         self.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         self._saved = snapshot.outbox
-        self._record = OutboxRecord(turn, network, find_stream, self.limiter, timing.wall_ns)
+        self._windows = WindowClock(timing.clock, snapshot.notes.get(WINDOWS_NOTE, b""))
+        self._record = OutboxRecord(turn, network, find_stream, self.limiter, timing.wall_ns, self._windows)
         self.ledger = SendLedger(self._record, settings, timing)
         self.loop = SendLoop(self.ledger, self._publish, ways.presence, self.limiter, settings, timing)
         self.acceptance = Acceptance(
@@ -98,7 +100,7 @@ class SendService:
             return None
         timestamp = request.timestamp or self._timing.wall_ns()
         message = WakuMessage(payload, request.content_topic, 0, timestamp, request.meta)
-        return FirstAttempt(timestamp, hash_of(self._network(), shard, message))
+        return FirstAttempt(timestamp, hash_of(self._network(), shard, message), self._windows.now())
 
     def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None, timestamp: int) -> None:
         """See `SendIntake`."""
@@ -167,7 +169,7 @@ class SendService:
                 task.shard = network.shard_of_checked(entry.content_topic)
             except IpcError as error:
                 trouble = trouble or error.message
-            self.ledger.resume(task, entry.elapsed / 1e9)
+            self.ledger.resume(task, self._windows.used(entry.first_attempt))
             if trouble:
                 log.warning("send %s is given up: %s", entry.request_id.hex(), trouble)
                 self.ledger.refuse(task, trouble)
@@ -175,8 +177,10 @@ class SendService:
                 self.loop.accepted(task, resumed=True)
 
     def keep_windows(self) -> None:
-        """Delegate to `SendLedger.keep_windows`."""
-        self.ledger.keep_windows()
+        """Write how much of their windows the sends have used: a restart must not grant them whole new ones.
+        Call it every few seconds."""
+        if len(self.ledger):
+            self._record.keep_windows()
 
     async def publish_aside(self, task: SendTask, force: bool) -> Outcome:
         """One round through the processors for a message that has no place in the outbox."""

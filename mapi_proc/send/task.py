@@ -125,8 +125,6 @@ class SendTask:
     """On the running clock; 0 until then."""
     checks: int = 0
     """Number of store queries that did not find it."""
-    kept: float = 0.0
-    """Seconds of its window recorded on disk as used."""
     cause: str = ""
     """Why the last attempt failed, or why no store has confirmed it yet."""
     error: str = ""

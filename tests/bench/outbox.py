@@ -111,7 +111,6 @@ class _Box:
                     message_hash=b"h" * 32,
                     first_attempt=1,
                     propagated=0,
-                    elapsed=0,
                 )
                 await database.commit(batch)
             batch = database.batch()

@@ -477,6 +477,39 @@ async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(
 
 
 @asyncio_test()
+async def test_a_restart_goes_on_with_the_windows_of_sends_and_no_row_is_written_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        running = await start_sends(core)
+        await accepted(core, app, TOPIC, b"hello")
+        running.cancel()
+        clocks.pass_by(20)
+        changed: list[int] = []
+        submit = core.database.submit
+        with monkeypatch.context() as patched:
+
+            def counting(batch: Batch, *callbacks: Any, **named: Any) -> None:
+                changed.append(len(batch.outbox_changed))
+                submit(batch, *callbacks, **named)
+
+            patched.setattr(core.database, "submit", counting)
+            keep(core)
+            core.turn.flush()
+        assert changed == [0]
+    for used in (20, 25):
+        async with core_of(tmp_path, clocks) as core:
+            app, _ = await connected(core, "alice")
+            core.sends.adopt(NETWORK)
+            (task,) = core.pending(app)
+            assert clocks.running - task.first_attempt == pytest.approx(used)
+            clocks.pass_by(5)
+
+
+@asyncio_test()
 @pytest.mark.parametrize("what", ["late", "offline", "ended"])
 async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: Path, what: str) -> None:
     """The clock goes on, the kernel goes away, or the loop ends, while the send is on its way to the disk."""

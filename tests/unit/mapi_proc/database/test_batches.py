@@ -187,7 +187,6 @@ async def test_outbox_states(tmp_path: Path) -> None:
             message_hash=b"h" * 32,
             first_attempt=6,
             propagated=7,
-            elapsed=8,
         )
         batch.finish_send(2, OutboxState.FAILED, 99, "why")
         batch.finish_send(2, OutboxState.SENT, 100)  # the first final state holds
@@ -200,7 +199,6 @@ async def test_outbox_states(tmp_path: Path) -> None:
             message_hash=b"h" * 32,
             first_attempt=6,
             propagated=7,
-            elapsed=8,
         )
         assert (await database.load()).outbox == [expected]
         finished = await database.find_request(STREAM, b"2" * 16)
@@ -214,6 +212,23 @@ async def test_outbox_states(tmp_path: Path) -> None:
         assert await database.find_request(STREAM, b"2" * 16) is None
         assert await database.find_request(STREAM, b"1" * 16) == expected  # pending ones stay
         assert (await database.load()).next_entry_id == 4  # the newest stays: an id is never used twice
+
+
+@asyncio_test()
+async def test_many_sends_propagate_in_one_batch_and_what_is_over_stays_so(tmp_path: Path) -> None:
+    async with opened(tmp_path) as database:
+        batch = database.batch()
+        for number in range(1, 101):
+            batch.put_send(send_entry(number, number.to_bytes(16)))
+        batch.finish_send(50, OutboxState.SENT, 99)
+        await database.commit(batch)
+        batch = database.batch()
+        for number in range(1, 100):
+            batch.propagate_send(number)
+        await database.commit(batch)
+        found = {entry.entry_id: (entry.state, entry.propagated) for entry in (await database.load()).outbox}
+    expected = {number: (OutboxState.PROPAGATED, 1) for number in range(1, 100) if number != 50}
+    assert found == expected | {100: (OutboxState.PARKED, 0)}
 
 
 @asyncio_test()

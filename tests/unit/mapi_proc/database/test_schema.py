@@ -44,3 +44,17 @@ def test_a_step_that_fails_leaves_the_version_before_it(connection: sqlite3.Conn
     assert pragma(connection, "user_version") == 1
     assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
     assert not connection.in_transaction
+
+
+def test_what_a_send_has_used_of_its_window_becomes_when_it_began(connection: sqlite3.Connection) -> None:
+    migrate(connection, MIGRATIONS[:3])
+    # timestamp, message_hash, first_attempt, propagated, elapsed, finished, detail
+    row = "x'01', x'02', x'03', '/t', x'04', x'', 0, 5, ?, 1, 6, x'07', 6, 0, ?, 0, ''"
+    for number, state, elapsed in ((1, 1, 8), (2, 12, 9)):
+        connection.execute(
+            f"INSERT INTO outbox VALUES (?, {row.replace('02', f'{number:02}')})",
+            (number, state, elapsed),
+        )
+    migrate(connection)
+    found = connection.execute("SELECT first_attempt, elapsed FROM outbox ORDER BY id").fetchall()
+    assert found == [(-8, 0), (6, 9)], "of what is over, nothing is asked"
