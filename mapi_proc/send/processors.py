@@ -120,6 +120,13 @@ def _outcome(error: IpcError) -> Outcome:
     return Unknown(error.message)
 
 
+def _row_outcome(code: str, text: str) -> Outcome:
+    # Of one message among several: the budget ended before its turn, so that nothing of it was sent.
+    if code == ErrorCode.DEADLINE_EXCEEDED:
+        return NoPeers(text)
+    return _outcome(IpcError.from_body({"code": code, "message": text}))
+
+
 class Relay:
     """The kernel's own relay.
 
@@ -161,9 +168,7 @@ class Relay:
         if len(results) != len(attempts):
             return [Unknown(f"{len(results)} results for {len(attempts)} messages")] * len(attempts)
         return [
-            _outcome(IpcError.from_body({"code": code, "message": text}))
-            if code
-            else Published(peers, duplicate)
+            _row_outcome(code, text) if code else Published(peers, duplicate)
             for code, text, _, _, peers, duplicate in results
         ]
 

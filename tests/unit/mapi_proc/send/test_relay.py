@@ -137,7 +137,7 @@ async def test_many_go_in_one_request_and_each_has_its_own_outcome() -> None:
         Published(0, duplicate=True),
         Refused("too large by far"),
         NoPeers("no peer on shard 0; no service"),
-        Unknown("the budget ran out"),
+        NoPeers("the budget ran out; no service"),
         Unknown("an_error_to_come: of a later kernel"),
         Published(3),
     ]
