@@ -15,7 +15,7 @@ classes of its own group. What stays out, and why:
 - errors, and the public classes of the client: others may subclass them, and read docstrings and signatures;
 - of the client, what checks arguments in words of its own: compiled, a wrong type has mypyc's words;
 - async generators, which mypyc lacks; what joins a named tuple with another base;
-- what tests replace (`KernelLink`, `Database`, `SendLedger`, `OutboxRecord`, `Turnstile`; constants of
+- what tests replace (`KernelLink`, `Database`, `MessageSender`, `Turnstile`; constants of
   `bodies`): a compiled class takes only its own;
 - what is not in a message's path: it makes the library larger, and each start slower.
 """
@@ -79,7 +79,7 @@ GATEWAY: Final = Group(
 KERNEL: Final = Group(
     "logos_kernel",
     {
-        "kernel_proc": "publishing sender",
+        "kernel_proc": "publishing",
         "kernel_proc/ipc": "events loop shell",
         "kernel_proc/ipc/methods": "relay",
         "kernel_proc/p2p": "varint stream output muxer yamux mplex scratch noise",
