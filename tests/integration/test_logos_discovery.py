@@ -48,8 +48,11 @@ def test_discv5_is_seen_stopped_started_and_given_a_node_to_begin_with() -> None
 
         done = logos("discovery", *at(lost.directory), "bootnodes", enr)
         assert (done.returncode, done.stdout) == (Exit.OK, "discv5 has 1 boot node\n")
-        done = logos("discovery", "bootnodes", "enr:-AA", *at(lost.directory))
-        assert done.returncode == Exit.DATA
+        done = logos("discovery", "bootnodes", enr, "enr:foo", *at(lost.directory))
+        assert (done.returncode, done.stderr) == (
+            Exit.DATA,
+            "logos: 'enr:foo' is not a node record: not a list\n",
+        )
 
         dealer = lost.dealer()
         eventually(lambda: dealer.ok("peers.list")["peers"], 20)

@@ -11,6 +11,7 @@ from logos_deploy.commands.output import print_result
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.control import bridge_status
 from logos_deploy.exits import CommandError, Exit
+from logos_deploy.text import count
 
 HELP: Final = "look at the bridge between the node and NATS JetStream"
 
@@ -55,6 +56,6 @@ def as_text(found: dict[str, Any]) -> Iterator[str]:
         yield f"out      shard {shard}: {one['lagSeconds']:.1f} s behind{missing}"
     if "in" in found:
         queue = str(found["in"]["queue"]) if found["in"]["queue"] >= 0 else "an unknown number"
-        yield f"in       {found['in']['open']} sends under way, {queue} in the queue"
+        yield f"in       {count(found['in']['open'], 'send')} under way, {queue} in the queue"
     if found.get("others"):
         yield f"others   {', '.join(found['others'])}"

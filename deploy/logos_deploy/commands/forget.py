@@ -28,6 +28,8 @@ async def _forget(place: NodePlace, arguments: argparse.Namespace) -> int:
     async with MessagingClient.connect(place.mapi.apps, timeout=arguments.timeout) as client:
         for name in arguments.names:
             await client.forget(name, timeout=arguments.timeout)
+            if not arguments.json:
+                print(f"{name} is forgotten")  # at once: the next one may be refused
     if arguments.json:
         print_json({"forgotten": arguments.names})
     return Exit.OK

@@ -68,10 +68,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
 
     def bootnodes(call: Call) -> Answer:
         request = call.read(BootnodesRequest)
-        try:
-            records = [Enr.from_text(text) for text in request.enrs]
-        except EnrError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"enrs: {error}") from error
+        records = [_read_record(text) for text in request.enrs]
         peering.set_boot_nodes(records, add=request.add)
         return BootnodesReply(boot_nodes=len(peering.boot_nodes)).to_body(), ()
 
@@ -104,10 +101,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
 
     async def find_node(call: Call) -> Answer:
         request = call.read(FindNodeRequest)
-        try:
-            record = Enr.from_text(request.enr)
-        except EnrError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"enr: {error}") from error
+        record = _read_record(request.enr)
         nodes: list[Enr] | None = None
         why = ""
         if request.distances:
@@ -141,6 +135,14 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         DISCOVERY_FIND_NODE: Route(find_node),
         PEERS_KNOWN: Route(known),
     }
+
+
+def _read_record(text: str) -> Enr:
+    """Return the record. Raise `IpcError` that names the text, of which there may be many."""
+    try:
+        return Enr.from_text(text)
+    except EnrError as error:
+        raise IpcError(ErrorCode.BAD_REQUEST, f"{text[:60]!r} is not a node record: {error}") from error
 
 
 def _status(peering: Peering) -> DiscoveryStatus:
