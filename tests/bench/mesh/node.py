@@ -24,6 +24,7 @@ import trio
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.reactor import ReactorClock
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
@@ -95,4 +96,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    trio.run(_serve)
+    trio.run(_serve, clock=ReactorClock())  # as a kernel does
