@@ -194,8 +194,9 @@ class SecureChannel:
 
     @property
     def descriptor(self) -> int | None:
-        """The socket that `receive_now` reads, if it can read at all."""
-        return None if self._socket is None else self._socket.fileno()
+        """The socket that `receive_now` reads; None if it is closed, or another transport is used."""
+        number = -1 if self._socket is None else self._socket.fileno()
+        return None if number < 0 else number
 
     async def receive(self) -> list[bytes]:
         """Wait for the next plaintext pieces; an empty list at EOF. Raise what transports raise."""

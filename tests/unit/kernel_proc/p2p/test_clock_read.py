@@ -24,7 +24,7 @@ class Reading:
     """A connection over TCP that reads, and the other end of its socket."""
 
     def __init__(self, far: trio.SocketStream, peer: trio.SocketStream) -> None:
-        self.peer = peer.socket
+        self.peer, self.far = peer.socket, far
         self.near, channel = channels((peer, far))
         self.counts: list[str] = []
         self.muxer = Yamux(channel, outbound=False, limits=ROOMY, count=self.counts.append)
@@ -107,6 +107,13 @@ async def test_a_connection_ends_for_the_same_reasons(how: str, reason: str) -> 
     assert it.muxer.ended == reason
     assert it.opened[0].abort_reason == f"connection closed: {reason}"
     assert it.counts == (["protocol_violations"] if how == "garbage" else [])
+
+
+@trio_test(clock=ReactorClock)
+async def test_a_transport_that_was_closed_before_is_a_lost_connection() -> None:
+    async with reading() as it:
+        await it.far.aclose()
+        assert await it.muxer.run(it.accept) == "connection lost"
 
 
 @trio_test(clock=ReactorClock)
