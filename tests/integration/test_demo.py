@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -51,19 +52,21 @@ class Demo:
         self.lines: list[str] = []
 
     def read_until(self, text: str) -> None:
-        """Read lines, remembering the processes there are at each."""
+        """Read lines, remembering the processes there are at each step."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            for pid in descendants(self.process.pid):
-                if pid not in self.handles:
-                    try:
-                        self.handles[pid] = ProcessHandle(pid)
-                    except ProcessLookupError:
-                        continue
+            if line.startswith("["):  # not at each line: on a busy machine it would be seconds behind
+                self.remember()
             if text in line:
                 return
         raise AssertionError(f"the demonstration never said {text!r}:\n{''.join(self.lines)}")
+
+    def remember(self) -> None:
+        for pid in descendants(self.process.pid):
+            if pid not in self.handles:
+                with contextlib.suppress(ProcessLookupError):
+                    self.handles[pid] = ProcessHandle(pid)
 
     def alive(self) -> list[int]:
         return [pid for pid, handle in self.handles.items() if handle.alive()]
@@ -121,6 +124,23 @@ def test_interrupted_it_leaves_nothing(moment: str, number: int) -> None:
         demo.read_until("nothing is left running")
         assert demo.finish() == Exit.INTERRUPTED
         assert "Traceback" not in "".join(demo.lines)
+        assert demo.alive() == []
+        assert not demo.directory().exists()
+    finally:
+        demo.close()
+
+
+def test_interrupted_twice_it_kills_what_does_not_end() -> None:
+    demo = Demo()
+    try:
+        demo.read_until("node B is ready")
+        found = re.search(r"kernel process (\d+)", demo.lines[-1])
+        assert found is not None
+        os.kill(int(found[1]), signal.SIGSTOP)  # it will not follow TERM
+        for text in ("ending both nodes", "nothing is left running"):
+            demo.process.send_signal(signal.SIGTERM)
+            demo.read_until(text)
+        assert demo.finish() == Exit.INTERRUPTED
         assert demo.alive() == []
         assert not demo.directory().exists()
     finally:

@@ -62,13 +62,17 @@ async def play(say: Say, complain: Say, *, keep: bool = False) -> bool:
                     complain(node.logs())
         finally:
             step("ending both nodes")
-            await asyncio.gather(*(node.stop() for node in nodes))
-            left = [pid for node in nodes for pid in node.left_running()]
-            if left:
-                complain(f"still running: {', '.join(map(str, left))}")
-                good = False
-            else:
-                step("nothing is left running")
+            try:
+                async with asyncio.TaskGroup() as group:  # not gather: cancelled, it would not wait for all
+                    for node in nodes:
+                        group.create_task(node.stop())
+            finally:  # interrupted once more, the nodes are killed
+                left = [pid for node in nodes for pid in node.left_running()]
+                if left:
+                    complain(f"still running: {', '.join(map(str, left))}")
+                    good = False
+                else:
+                    step("nothing is left running")
     if good:
         say(f"done in {duration(loop.time() - start)}")
     return good

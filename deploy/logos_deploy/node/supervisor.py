@@ -229,10 +229,8 @@ class Supervisor:
         Cancelling it does not interrupt it: it then kills everything at once.
         """
         try:
+            await self._look_again()
             if self._process is not None and not self.ended:
-                # supervisord may have started a process since the last look
-                with contextlib.suppress(RpcError):
-                    await self.processes()
                 self._signal(signal.SIGTERM)
                 # sequentially, each with its full timeout
                 patience = (len(self.programs) + 1) * STOP_SECONDS
@@ -240,15 +238,23 @@ class Supervisor:
                     await asyncio.wait_for(self.wait(), patience)
             await self._end_orphans(signal.SIGTERM, STOP_SECONDS)
         finally:
-            self._kill_all()
+            await self._look_again()
+            self._signal(signal.SIGKILL)
             if self._process is not None:
                 await asyncio.shield(self._process.wait())
+            await self._end_orphans(signal.SIGKILL, STOP_SECONDS)
             for child in self._children.values():
                 child.close()
             self._children.clear()
             if self._pipe is not None:
                 self._pipe.cut()
             self._unlock()
+
+    async def _look_again(self) -> None:
+        """Get hold of what supervisord has started since the last look, if it still answers."""
+        if self._process is not None and not self.ended:
+            with contextlib.suppress(RpcError):
+                await self.processes()
 
     async def _end_orphans(self, number: int, patience: float) -> None:
         """Stop children that outlived their supervisord."""
@@ -260,11 +266,6 @@ class Supervisor:
             if asyncio.get_running_loop().time() >= deadline:
                 return
             await asyncio.sleep(_POLL)
-
-    def _kill_all(self) -> None:
-        self._signal(signal.SIGKILL)
-        for child in self._children.values():
-            child.kill()
 
     def _signal(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
