@@ -18,9 +18,11 @@ beyond the limit are closed when the monitor reports them.
 
 from __future__ import annotations
 
+import errno
 import logging
 import select
 import socket
+import string
 import sys
 import time
 from collections.abc import Callable
@@ -51,6 +53,8 @@ _SETTLED: Final = 2.0
 _GLANCES: Final = 10
 _GLANCE_SECONDS: Final = 0.0002
 _LOG_EVERY: Final = 60.0
+_DIGITS: Final = string.ascii_letters + string.digits + "-_"
+"""64, so that a name as short as `apps` leaves room for more listeners than there can be connections."""
 _WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_DISCONNECTED)
 
 
@@ -184,18 +188,20 @@ class Door:
         return listener
 
     def _temporary(self, path: Path) -> Path:
-        """Return a path for one listener, by which libzmq and the monitor know it.
+        """Return a path for one listener, by which libzmq and the monitor know it. Raises OSError.
 
         It exists only between two calls of this thread, and is no longer than the public path, so that it
-        fits in `sockaddr_un` if that does.
+        fits in `sockaddr_un` if that does. A listener keeps its name as long as one of its clients stays.
         """
-        digits = max(2, min(6, len(path.name) - 2))
-        while True:
-            self._serial += 1
-            number = f"{self._serial % 16**digits:0{digits}x}"
-            temporary = path.with_name(f"~{path.name[0]}{number}")
+        digits = max(3, min(6, len(path.name) - 1))
+        names = len(_DIGITS) ** digits
+        while len(self._listeners) < names:
+            self._serial = (self._serial + 1) % names
+            number = "".join(_DIGITS[self._serial >> shift & 63] for shift in range(0, 6 * digits, 6))
+            temporary = path.with_name(f"~{number}")
             if f"ipc://{temporary}" not in self._listeners:
                 return temporary
+        raise OSError(errno.EADDRINUSE, f"{names} listeners have clients")
 
     # --- admission ----
 

@@ -216,6 +216,15 @@ def test_the_limit_holds_and_places_are_given_again(house: House) -> None:
     house.until(1)
 
 
+def test_clients_that_come_one_by_one_and_stay(house: House) -> None:
+    """Each keeps a listener of its own. With the 256th, a socket called `apps` had no name for the next one,
+    and its process looked for one for ever."""
+    house.open(limit=1000)
+    for number in range(260):
+        house.client()
+        house.until(number + 1)
+
+
 def test_one_process_does_not_get_all_places(house: House) -> None:
     door = house.open(limit=40)
     for _ in range(31):
