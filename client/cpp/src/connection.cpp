@@ -199,7 +199,8 @@ std::string Connection::hint() const {
   if (!strange_) {
     std::error_code ignored;
     const bool gone = endpoint_.starts_with("ipc://") && !std::filesystem::exists(endpoint_.substr(6), ignored);
-    return std::string(state_ == State::kGreeting ? " (greeting" : " (connecting") + (gone ? "; there is no such socket)" : ")");
+    const std::string state = state_ == State::kGreeting ? " (greeting" : " (connecting";
+    return state + (gone ? "; there is no such socket)" : ")");
   }
   return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns "
          "this user away (allowed-uid)";
