@@ -124,7 +124,7 @@ def test_frozen_server_shows_and_holds_nothing_up(
     @trio_test(deadline=60)
     async def run() -> None:
         log = StateLog()
-        async with running(replace(settings, query_timeout=0.5), log=log) as archive:
+        async with running(settings, log=log) as archive:
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
             await archive.query(HistoryQuery())
