@@ -146,7 +146,10 @@ class ConfirmLoop:
         batches = deque(await self._take_due(now))
         while batches:
             asked = [batches.popleft() for _ in range(min(QUERIES_AT_ONCE, len(batches)))]
-            await asyncio.gather(*map(self._ask, asked))
+            answers = await asyncio.gather(*map(self._ask, asked))
+            for batch, answered in zip(asked, answers, strict=True):
+                if answered:  # one of several that came too fast for a store does not make it silent
+                    self._silent.pop(batch[0].shard, None)
             left = [batch for batch in batches if batch[0].shard not in self._silent]
             for batch in batches:
                 if (silent := self._silent.get(batch[0].shard)) is not None:
@@ -183,8 +186,8 @@ class ConfirmLoop:
                 batches += [tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH)]
         return batches
 
-    async def _ask(self, tasks: list[SendTask]) -> None:
-        """Query a batch of one shard and judge it."""
+    async def _ask(self, tasks: list[SendTask]) -> bool:
+        """Query a batch of one shard and judge it. Return False if no store could be queried."""
         shard = tasks[0].shard
         answer: set[bytes] | NoStore = _OFFLINE
         if self._online:
@@ -196,6 +199,7 @@ class ConfirmLoop:
         elif self._silent.pop(shard, None) is not None:
             self._query_soon(lambda task: task.shard == shard)
         self._judge(tasks, answer)
+        return not isinstance(answer, NoStore)
 
     def _judge(self, tasks: list[SendTask], answer: set[bytes] | NoStore) -> None:
         """Apply a store's answer. Sends that no store could be queried for are queried again in the next

@@ -529,6 +529,29 @@ async def test_while_no_store_answers_few_sends_are_taken_up_and_all_once_one_do
 
 
 @asyncio_test()
+async def test_a_store_that_refuses_one_query_of_several_is_asked_for_the_others() -> None:
+    class Limited(Archive):
+        async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
+            answer = await super().__call__(shard, hashes)
+            return NoStore("too many requests") if self.asked.qsize() % QUERIES_AT_ONCE == 0 else answer
+
+    store, clock, archive = Store(Published(2)), Clock(), Limited()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(3000):
+            archive.held.add(number.to_bytes(16) * 2)
+            loop.accept(task(number))
+        while store.log.count("propagated") < 3000:
+            await asyncio.sleep(0)
+        clock.now += 3.1
+        loop.confirm.set_online(True)
+        while archive.asked.qsize() < 30 or len(loop.confirm) < 700:
+            await asyncio.sleep(0)
+        assert (archive.asked.qsize(), store.done.qsize()) == (30, 2300)
+
+
+@asyncio_test()
 async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> None:
     store, clock = Store(Published(1)), Clock()
     loop = make(store, clock, limit=RateLimit(2, 50.0))
