@@ -37,14 +37,15 @@ class _Trio(NamedTuple):
 
 
 def _look_into_trio() -> _Trio | None:
-    """Return None where trio waits by something else than epoll."""
-    runner = trio.lowlevel.current_task()._runner  # noqa: SLF001
-    inner = getattr(runner.io_manager, "_epoll", None)
-    if inner is None:
+    """Return None where trio waits by something else than epoll, or names these parts differently."""
+    try:
+        runner = trio.lowlevel.current_task()._runner  # noqa: SLF001
+        inner, runnable, next_deadline = runner.io_manager._epoll, runner.runq, runner.deadlines.next_deadline  # noqa: SLF001
+    except AttributeError:
         return None
     outer = select.epoll()
     outer.register(inner, select.EPOLLIN)
-    return _Trio(outer, runner.runq, runner.deadlines.next_deadline)
+    return _Trio(outer, runnable, next_deadline)
 
 
 class ReactorClock(trio.abc.Clock):
