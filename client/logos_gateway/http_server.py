@@ -27,6 +27,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 
 from ipc_schema.config.gateway import HttpConfig
 from logos_gateway.bodies import BODY_COMPLETE
@@ -131,6 +132,19 @@ class _SocketProtocol(WebSocketsSansIOProtocol):
         self._stall.resume()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except InvalidState:  # further frames had come with what closes the socket
+            self._write_rest()
+        if not self.handshake_initiated:  # websockets has refused the head, which is here as a whole
+            self._write_rest()
+
+    def _write_rest(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
     def handle_cont(self, event: Any) -> None:
         if len(self.frames) < MAX_FRAGMENTS:
             super().handle_cont(event)
@@ -174,26 +188,30 @@ class _TimedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._advanced = False
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
-                self._ignore_upgrade(data[upgrade.args[0] :])
-            return
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-            return
+        while True:
+            try:
+                self.parser.feed_data(data)
+                break
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._should_upgrade():
+                    self.handle_websocket_upgrade()
+                    return
+                if self.parser.get_method() == b"CONNECT":
+                    self.send_400_response("CONNECT is not supported.")
+                    return
+                data = self._without_upgrade() + data[upgrade.args[0] :]
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                return
         self._held_bytes = 0 if self._advanced else self._held_bytes + len(data)
         if self._held_bytes > MAX_HEAD:
             self._refuse("large_head", b"431 Request Header Fields Too Large")
         elif self._in_head and self._head_timer is None:  # most heads come whole, and need no timer
             self._expect_head()
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Begin the request again without its upgrade, which a server ignores if it does not know it
-        (RFC 9110, 7.8). The parser takes what follows, even a body, for another protocol's."""
+    def _without_upgrade(self) -> bytes:
+        """Return the head without its upgrade, for a new parser: a server ignores an upgrade that it does not
+        know (RFC 9110, 7.8), but the parser takes what follows, even a body, for another protocol's."""
         parts = [self.parser.get_method(), b" ", self.url, b" HTTP/"]
         parts += self.parser.get_http_version().encode(), b"\r\n"
         for name, value in self.headers:
@@ -202,11 +220,12 @@ class _TimedProtocol(HttpToolsProtocol):
             if name != b"upgrade":
                 parts += name, b": ", value, b"\r\n"
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"".join((*parts, b"\r\n", rest)))
+        # As uvicorn's own: what follows the last request of a connection must not cost its answer.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return b"".join((*parts, b"\r\n"))
 
     def _is_upgrade_unknown(self) -> bool:
-        parser = self.parser
-        return parser.should_upgrade() and parser.get_method() != b"CONNECT" and not self._should_upgrade()
+        return self.parser.should_upgrade() and not self._should_upgrade()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -166,15 +167,67 @@ async def test_pipelined_bodies_do_not_count_as_a_head() -> None:
 
 
 @asyncio_test()
-async def test_a_message_to_a_socket_in_fragments_without_end_is_refused() -> None:
+async def test_a_connection_through_us_is_a_bad_request() -> None:
+    """What follows the head of a CONNECT is another protocol's, so there is nothing to go on with."""
     async with _connection() as (reader, writer):
-        writer.write(
-            b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
+        writer.write((HEAD % b"a").replace(b"GET", b"CONNECT") + b"more")
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.endswith(b"CONNECT is not supported.")
+
+
+@asyncio_test()
+async def test_upgrades_that_are_not_known_are_ignored_also_by_the_hundred() -> None:
+    async with _connection() as (reader, writer):
+        writer.write((UPGRADE % b"GET /a" + b"\r\n") * 1000)
+        for _ in range(1000):
+            await _answer(reader, b"/a")
+
+
+@asyncio_test()
+async def test_what_follows_the_last_request_does_not_cost_its_answer() -> None:
+    upgrade = (UPGRADE % b"POST /").replace(b"HTTP2-Settings", b"close")
+    async with _connection() as (reader, writer):
+        writer.write(upgrade + b"Content-Length: 2\r\n\r\nhi\r\n" + HEAD % b"a")
+        await _answer(reader, b"hi []")
+        assert await reader.read() == b""
+
+
+SOCKET = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+MASKED = b"\x80" + bytes(4)
+"""Length and mask of a frame without bytes."""
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        (b"\x01" + MASKED + (b"\x00" + MASKED) * http_server.MAX_FRAGMENTS, 1009),
+        (b"\x01" + MASKED + (b"\x00" + MASKED) * (http_server.MAX_FRAGMENTS + 2), 1009),
+        (b"\x81\x81" + bytes(4) + b"\xff", 1007),
+        (b"\x81\x81" + bytes(4) + b"\xff" + b"\x88\x82" + bytes(4) + b"\x03\xe8", 1000),
+    ],
+    ids=["fragments without end", "further fragments", "not UTF-8", "not UTF-8, and closed"],
+)
+@asyncio_test()
+async def test_a_socket_with_such_a_message_is_closed(frames: bytes, code: int) -> None:
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    async with _connection() as (reader, writer):
+        writer.write(SOCKET + b"\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-        masked = b"\x80" + bytes(4)  # no bytes
-        writer.write(b"\x01" + masked + (b"\x00" + masked) * http_server.MAX_FRAGMENTS)
+        writer.write(frames)
         close = await reader.read()
         assert close[0] == 0x88
-        assert int.from_bytes(close[2:4], "big") == 1009
+        assert int.from_bytes(close[2:4], "big") == code
+    assert faults == []
+
+
+@asyncio_test()
+async def test_a_socket_whose_head_is_refused_is_closed() -> None:
+    """websockets takes lines of up to 8 KiB. The connection stayed open without an answer, for good."""
+    async with _connection() as (reader, writer):
+        writer.write(SOCKET + b"x: " + b"x" * 9000 + b"\r\n\r\n")
+        assert b"\r\n\r\n" in await reader.read()
