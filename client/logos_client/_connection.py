@@ -156,7 +156,7 @@ class RequestConnection:
     def _hint(self) -> str:
         if not self._dealer.strange:
             path = self.endpoint.removeprefix("ipc://")
-            gone = path != self.endpoint and not Path(path).exists()
+            gone = path != self.endpoint and _is_absent(Path(path))
             return f" ({self._state.value}{'; there is no such socket' if gone else ''})"
         return (
             ": what listens there takes no requests (an events socket, or no server of this contract), "
@@ -437,3 +437,11 @@ class RequestConnection:
             task.cancel()
         self._dealer.close()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_absent(path: Path) -> bool:
+    """Return whether there is nothing at the path; False if we may not look (a directory of another user)."""
+    try:
+        return not path.exists()
+    except OSError:
+        return False

@@ -198,7 +198,9 @@ void Connection::expire(const std::shared_ptr<Request>& request) {
 std::string Connection::hint() const {
   if (!strange_) {
     std::error_code ignored;
-    const bool gone = endpoint_.starts_with("ipc://") && !std::filesystem::exists(endpoint_.substr(6), ignored);
+    // not_found, not `exists`: a directory of another user is neither.
+    const bool gone = endpoint_.starts_with("ipc://") && std::filesystem::status(endpoint_.substr(6), ignored).type() ==
+                                                             std::filesystem::file_type::not_found;
     const std::string state = state_ == State::kGreeting ? " (greeting" : " (connecting";
     return state + (gone ? "; there is no such socket)" : ")");
   }

@@ -3,7 +3,7 @@
 // States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …; failed is a
 // server that is there and refuses our hello: requests reject with its reason, hello is tried again slowly.
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
+import { statSync } from "node:fs";
 import { ReconnectingDealer, lost, sleep } from "./dealer.mjs";
 import { LogosError, closed, late } from "./errors.mjs";
 import { decodeReply, encodeRequest, isEvent } from "./frames.mjs";
@@ -94,7 +94,7 @@ export class Connection {
 
   #hint() {
     if (!this.#dealer.strange) {
-      const gone = this.#endpoint.startsWith("ipc://") && !existsSync(this.#endpoint.slice("ipc://".length));
+      const gone = this.#endpoint.startsWith("ipc://") && isAbsent(this.#endpoint.slice("ipc://".length));
       return ` (${this.state}${gone ? "; there is no such socket" : ""})`;
     }
     return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns this user away (allowed-uid)";
@@ -327,3 +327,12 @@ export class Connection {
 
 /** @param {unknown} error */
 const wantsHello = (error) => error instanceof LogosError && error.code === "not_ready" && error.message.endsWith(HELLO_FIRST);
+
+/** Whether there is nothing at the path; false if we may not look (a directory of another user). @param {string} path */
+function isAbsent(path) {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
+  }
+}

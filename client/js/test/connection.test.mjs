@@ -1,6 +1,6 @@
 // How a connection comes and goes, by what libzmq reports of its socket.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -19,6 +19,22 @@ test("a handshake of a connection that was given up is not taken for the next on
     reports.handshake();
     assert.deepEqual([connection.state, hellos], ["connecting", 0]);
   } finally {
+    connection.close();
+    rmSync(directory, { recursive: true });
+  }
+});
+
+test("a directory of another user is not called empty", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "js"));
+  const connection = new Connection(`ipc://${directory}/s`, { hello: () => ({}) });
+  const root = process.geteuid() === 0; // who sees into every directory
+  try {
+    await assert.rejects(connection.request("ping", {}, [], 50), /\(connecting; there is no such socket\)$/);
+    chmodSync(directory, 0);
+    if (root) process.seteuid(65533);
+    await assert.rejects(connection.request("ping", {}, [], 50), /\(connecting\)$/);
+  } finally {
+    if (root) process.seteuid(0);
     connection.close();
     rmSync(directory, { recursive: true });
   }

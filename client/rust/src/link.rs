@@ -140,7 +140,12 @@ impl Link {
                  or turns this user away (allowed-uid)"
             }
             (Phase::Greeting, _) => " to hello",
-            _ if self.endpoint.strip_prefix("ipc://").is_some_and(|path| !Path::new(path).exists()) => {
+            // An error: the directory is another user's.
+            _ if self
+                .endpoint
+                .strip_prefix("ipc://")
+                .is_some_and(|path| matches!(Path::new(path).try_exists(), Ok(false))) =>
+            {
                 " (there is no such socket)"
             }
             _ => "",

@@ -84,6 +84,24 @@ async def test_a_directory_without_a_node_is_told_from_a_server_that_is_silent()
 
 
 @both_loops()
+async def test_a_directory_of_another_user_is_not_called_empty() -> None:
+    user = os.geteuid()
+    with short_directory() as directory:
+        connection = RequestConnection(f"ipc://{directory}/none", ConnectionSettings(hello=lambda: HELLO))
+        directory.chmod(0)
+        if user == 0:  # who sees into every directory
+            os.seteuid(65533)
+        try:
+            with pytest.raises(IpcError, match=r"within 0\.05 s \(connecting\)"):
+                await connection.wait_ready(0.05)
+        finally:
+            if user == 0:
+                os.seteuid(0)
+            directory.chmod(0o700)
+            await connection.close()
+
+
+@both_loops()
 async def test_concurrent_requests_are_distinguished_and_bounded_by_the_servers_limit() -> None:
     async with served() as (server, connection):
         server.limits["in_flight"] = 5
