@@ -139,17 +139,15 @@ class ConfirmLoop:
         now = self._clock()
         if not self._due or self._due[0][0] > now or now < self._last_round + ARCHIVE_TIME:
             return
-        self._last_round = now
         self._newcomers, self._appeared = self._appeared, False
-        if self._newcomers:
-            self._silent.clear()  # it may be a store: ask for all
+        if self._newcomers and self._silent:
+            shards, self._silent = frozenset(self._silent), {}
+            self._query_soon(lambda task: task.shard in shards)  # it may be a store: ask for all
+        self._last_round = now
         batches = deque(await self._take_due(now))
         while batches:
             asked = [batches.popleft() for _ in range(min(QUERIES_AT_ONCE, len(batches)))]
-            answers = await asyncio.gather(*map(self._ask, asked))
-            for batch, answered in zip(asked, answers, strict=True):
-                if answered:  # one of several that came too fast for a store does not make it silent
-                    self._silent.pop(batch[0].shard, None)
+            self._heard(asked, await asyncio.gather(*map(self._ask, asked)))
             left = [batch for batch in batches if batch[0].shard not in self._silent]
             for batch in batches:
                 if (silent := self._silent.get(batch[0].shard)) is not None:
@@ -175,31 +173,38 @@ class ConfirmLoop:
         self.handled += taken
         batches: list[list[SendTask]] = []
         for shard, tasks in by_shard.items():
-            if shard in self._silent:
-                # The youngest: they are the last that may still be asked for.
-                tasks.sort(key=_first_attempt)
-                for start in range(0, len(tasks) - BATCH, _A_TURN):
-                    self._leave(tasks[start : min(start + _A_TURN, len(tasks) - BATCH)], self._silent[shard])
+            # The youngest first: if no store answers, what is asked for must outlive what is left alone.
+            tasks.sort(key=_first_attempt, reverse=True)
+            if (silent := self._silent.get(shard)) is not None:
+                for start in range(BATCH, len(tasks), _A_TURN):
+                    self._leave(tasks[start : start + _A_TURN], silent)
                     await asyncio.sleep(0)
-                batches.append(tasks[-BATCH:])
-            else:
-                batches += [tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH)]
+                del tasks[BATCH:]
+            batches += [tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH)]
         return batches
 
-    async def _ask(self, tasks: list[SendTask]) -> bool:
-        """Query a batch of one shard and judge it. Return False if no store could be queried."""
-        shard = tasks[0].shard
+    async def _ask(self, tasks: list[SendTask]) -> NoStore | None:
+        """Query a batch of one shard and judge it. Return why no store could be queried."""
         answer: set[bytes] | NoStore = _OFFLINE
         if self._online:
             self.queries += 1
-            answer = await self._presence(shard, [task.message_hash for task in tasks])
-        if isinstance(answer, NoStore):
-            self.unanswered += 1
-            self._silent[shard] = answer
-        elif self._silent.pop(shard, None) is not None:
-            self._query_soon(lambda task: task.shard == shard)
+            answer = await self._presence(tasks[0].shard, [task.message_hash for task in tasks])
         self._judge(tasks, answer)
-        return not isinstance(answer, NoStore)
+        if not isinstance(answer, NoStore):
+            return None
+        self.unanswered += 1
+        return answer
+
+    def _heard(self, asked: Sequence[list[SendTask]], answers: Sequence[NoStore | None]) -> None:
+        """Note which shards are silent: a query of several that came too fast for a store says nothing."""
+        answered = {batch[0].shard for batch, silent in zip(asked, answers, strict=True) if silent is None}
+        for batch, silent in zip(asked, answers, strict=True):
+            if silent is not None and batch[0].shard not in answered:
+                self._silent[batch[0].shard] = silent
+        if back := answered & self._silent.keys():
+            for shard in back:
+                del self._silent[shard]
+            self._query_soon(lambda task: task.shard in back)
 
     def _judge(self, tasks: list[SendTask], answer: set[bytes] | NoStore) -> None:
         """Apply a store's answer. Sends that no store could be queried for are queried again in the next
@@ -231,8 +236,7 @@ class ConfirmLoop:
             self._unasked(task, silent, now_ns)
             self._free_aged(task, now_ns)
             left = (REPUBLISH_AGE_NS - (now_ns - task.timestamp)) / 1e9 if task.payload else math.inf
-            # Peers that have appeared meanwhile lack it.
-            self._push(task, now + (min(left, ARCHIVE_TIME) if self._appeared else left))
+            self._push(task, now + left)
 
     def _unasked(self, task: SendTask, silent: NoStore, now_ns: int) -> None:
         self._ledger.unasked(task, silent.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -181,6 +181,19 @@ def make(
         reliability=archive is not None, in_flight=in_flight, max_tasks=max_tasks, max_bytes=max_bytes
     )
     return Sends(store, archive or Archive(), limit, settings, clock)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0)
+
+
+async def round_of(loop: Sends, clock: Clock) -> None:
+    """Let the next round of the confirmation pass."""
+    clock.now += 3.1
+    loop.confirm.set_online(True)
+    for _ in range(200):
+        await asyncio.sleep(0)
 
 
 @asyncio_test()
@@ -549,6 +562,57 @@ async def test_a_store_that_refuses_one_query_of_several_is_asked_for_the_others
         while archive.asked.qsize() < 30 or len(loop.confirm) < 700:
             await asyncio.sleep(0)
         assert (archive.asked.qsize(), store.done.qsize()) == (30, 2300)
+
+
+@asyncio_test()
+async def test_a_store_that_appears_is_asked_for_all_that_was_left_alone() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    count = 1000
+    async with running(loop):
+        for number in range(count):
+            loop.accept(task(number))
+        await until(lambda: store.log.count("propagated") == count)
+        for _ in range(8):
+            await round_of(loop, clock)
+        assert loop.pending_bytes == 0, "too old to be published again"
+        archive.there = True
+        archive.held.update(number.to_bytes(16) * 2 for number in range(count))
+        loop.wake()
+        for _ in range(2):
+            await round_of(loop, clock)
+        assert store.done.qsize() == count
+        assert {store.done.get_nowait().state for _ in range(count)} == {SendState.SENT}
+
+
+@asyncio_test()
+async def test_the_youngest_are_asked_for_although_older_ones_were_due_before_them() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    count = QUERIES_AT_ONCE * BATCH
+    async with running(loop):
+        for first, rounds in ((0, 5), (count, 7)):
+            for number in range(first, first + count):
+                loop.accept(task(number))
+            await until(lambda: store.log.count("propagated") == first + count)  # noqa: B023
+            for _ in range(rounds):
+                await round_of(loop, clock)
+        archive.there = False
+        clock.now += 9.0
+        while not store.done.qsize():
+            await round_of(loop, clock)
+        for _ in range(2):
+            await round_of(loop, clock)
+        assert store.done.qsize() == count, "the window of the older ones is over"
+        archive.there = True
+        archive.held.update(number.to_bytes(16) * 2 for number in range(2 * count))
+        for _ in range(2):
+            await round_of(loop, clock)
+        ends = [store.done.get_nowait().state for _ in range(2 * count)]
+    assert ends == [SendState.UNCONFIRMED] * count + [SendState.SENT] * count
 
 
 @asyncio_test()
