@@ -66,7 +66,8 @@ class SendService:
         self.limiter = RateLimiter(settings.rate_limit)
         self.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         self._saved = snapshot.outbox
-        self._windows = WindowClock(timing.clock, snapshot.notes.get(WINDOWS_NOTE, b""))
+        labels = (entry.first_attempt for entry in snapshot.outbox)
+        self._windows = WindowClock(timing.clock, snapshot.notes.get(WINDOWS_NOTE, b""), labels)
         self._record = OutboxRecord(turn, network, find_stream, self.limiter, timing.wall_ns, self._windows)
         self.ledger = SendLedger(self._record, settings, timing)
         self.loop = SendLoop(self.ledger, self._publish, ways.presence, self.limiter, settings, timing)
@@ -123,6 +124,8 @@ class SendService:
             self.loop.begin_reserved(task)
             return
         self.abandoned(attempt)
+        if attempt is not None:
+            self._record.changed(task)  # its row says that it was attempted: a restart would end its window
         self.loop.accepted(task)
 
     def all_accepted(self) -> None:

@@ -539,6 +539,8 @@ async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: 
             assert task.timestamp == START + 10 * SECOND
         else:
             assert (task.state, task.timestamp) == (SendState.PARKED, 0)
+            await core.turn.stored()
+            assert rows(core) == [(OutboxState.PARKED, 0, 0, b"")], "its window has not begun, also on disk"
             assert await core.cancel(app, bytes(16))
         running.cancel()
 
