@@ -29,7 +29,7 @@ from mapi_proc.apps.summary import summarise_apps, summarise_sends
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import ChannelContents, ChannelRecord, Database
 from mapi_proc.database.channels import load_channel, load_channels
-from mapi_proc.disk import Disk
+from mapi_proc.disk import Disk, refusals
 from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import NO_FILTER_PEERS, NO_MESH_PEERS
@@ -334,6 +334,10 @@ class Core:
         return self.sends.pending(app.stream)
 
     async def find_send(self, app: App, request_id: bytes) -> PendingSend | None:
-        """Return the app's send of this id, final or not; None if it is unknown, or forgotten after a day."""
+        """Return the app's send of this id, final or not; None if it is unknown, or forgotten after a day.
+
+        Raises IpcError.
+        """
         self._disk.check()
-        return await self.sends.find(app.stream, request_id)
+        with refusals():
+            return await self.sends.find(app.stream, request_id)

@@ -30,17 +30,18 @@ class Disk:
 
     async def commit(self, batch: Batch) -> None:
         """Wait until the batch is on disk. Raises IpcError."""
-        with _refusals():
+        with refusals():
             await self._database.commit(batch)
 
     async def stored(self, turn: Turn) -> None:
         """Wait until the changes of this turn of the loop are on disk. Raises IpcError."""
-        with _refusals():
+        with refusals():
             await turn.stored()
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
+    """Map the database's errors to those of the contract."""
     try:
         yield
     except DatabaseBusyError as error:

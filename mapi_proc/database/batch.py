@@ -244,9 +244,11 @@ class Batch:
         self.outbox_propagated.append(entry_id)
         self.cost += _ROW_OVERHEAD
 
-    def finish_send(self, entry_id: int, state: OutboxState, time: int, detail: str = "") -> None:
+    def finish_send(
+        self, entry_id: int, state: OutboxState, time: int, detail: str = "", attempts: int = 0
+    ) -> None:
         """Store the final state and remove the payload; the request id stays. The first final state wins."""
-        self.outbox_finished.append((int(state), time, detail, entry_id))
+        self.outbox_finished.append((int(state), time, detail, attempts, entry_id))
         self.cost += _ROW_OVERHEAD + len(detail)
 
     def evict_requests(self, before: int) -> None:

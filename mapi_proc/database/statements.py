@@ -168,8 +168,8 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
         _outbox_propagated(connection, batch.outbox_propagated)
     if batch.outbox_finished:
         connection.executemany(
-            "UPDATE outbox SET state = ?, finished = ?, detail = ?, payload = x''"
-            " WHERE id = ? AND state < 10",
+            "UPDATE outbox SET state = ?, finished = ?, detail = ?, attempts = max(attempts, ?),"
+            " payload = x'' WHERE id = ? AND state < 10",
             batch.outbox_finished,
         )
 

@@ -126,7 +126,8 @@ class OutboxRecord:
 
     def finished(self, task: SendTask) -> None:
         """Write it and notify the app."""
-        self._turn.batch.finish_send(task.entry_id, _ON_DISK[task.state], self._now_ns(), task.error)
+        state, now = _ON_DISK[task.state], self._now_ns()
+        self._turn.batch.finish_send(task.entry_id, state, now, task.error, task.attempts)
         match task.state:
             case SendState.SENT:
                 self.counters.sent += 1

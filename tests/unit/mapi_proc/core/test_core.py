@@ -92,6 +92,23 @@ async def test_a_cancelled_send_is_so_on_disk_when_it_is_answered(tmp_path: Path
 
 
 @asyncio_test()
+async def test_a_send_is_found_with_all_its_attempts_when_it_is_over(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        await core.send(app, SendRequest(request_id=bytes(16), content_topic=TOPIC), b"hello")
+        (task,) = core.pending(app)
+        task.attempts = 3
+        core.sends.ledger.refuse(task, "too large")
+        found = await core.find_send(app, bytes(16))
+        assert found is not None
+        assert (found.state, found.attempts, found.cause) == ("failed", 3, "too large")
+        await core.close()
+        with pytest.raises(IpcError) as refused:
+            await core.find_send(app, bytes(16))
+        assert refused.value.code is ErrorCode.NOT_READY
+
+
+@asyncio_test()
 async def test_a_repeated_ack_is_answered_when_it_is_on_disk(tmp_path: Path) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
         app, listening = await connected(core, "alice")
