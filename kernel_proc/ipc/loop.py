@@ -79,8 +79,9 @@ class TrioLoop:
                     await self._turn()
 
     async def _turn(self) -> None:
+        reader = self._reader
         self._run_due()
-        if self._soon:
+        if self._soon or self._reader is not reader:
             await trio.lowlevel.checkpoint()
             return
         # No other code runs between the EAGAIN that ended a drain and the registration in wait_readable.

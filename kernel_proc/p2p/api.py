@@ -111,9 +111,9 @@ class Stream(Protocol):
         """Read at least one byte, as soon as any is available; b"" at EOF."""
 
     async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
-        """Pass all bytes to `take(buffer, start, stop)` as they arrive, in the task that reads the
-        connection: it must not block. Return True once `take` has returned False, and False at EOF. Raise
-        also what `take` raises."""
+        """Pass all bytes to `take(buffer, start, stop)` as they arrive, where the connection is read, which
+        may be outside of any task: it must not block. Return True once `take` has returned False, and False
+        at EOF. Raise also what `take` raises."""
 
     async def write(self, data: bytes) -> None:
         """Write all of `data`. Raise StreamClosed if the peer accepts nothing for the write timeout."""

@@ -118,7 +118,7 @@ class MuxerOutput(abc.ABC):
             self._nursery.start_soon(self._guard, self._write_loop)
 
     def _write_queued(self) -> None:
-        """Write in the reader's task what it has queued: credit must not wait for the writer's turn. What the
+        """Write at once what the reader has queued: credit must not wait for the writer's turn. What the
         socket does not take, and an error, are left to the writer."""
         if not self._writer_runs and not self._unsent and self._channel.can_send_now:
             batch, size = self._next_batch()

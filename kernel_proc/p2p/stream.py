@@ -133,7 +133,7 @@ class MuxedStream:
                 if take(data, start, stop):
                     return
             except Exception as error:
-                # It costs the stream, whose task gets it, not the connection, whose task this is.
+                # It costs the stream, whose task gets it, not the connection that is being read.
                 self._failure = error
             self._taker = None
         else:
@@ -186,9 +186,9 @@ class MuxedStream:
             await self._readable.park()
 
     async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
-        """Pass all bytes to `take` as they arrive, as the part `start:stop` of a buffer, in the task that
-        reads the connection: no task is woken for them. Return True once `take` has returned False, and False
-        at EOF. Raise StreamClosed, and what `take` raises."""
+        """Pass all bytes to `take` as they arrive, as the part `start:stop` of a buffer, where the connection
+        is read, which may be outside of any task: none is woken for them. Return True once `take` has
+        returned False, and False at EOF. Raise StreamClosed, and what `take` raises."""
         while True:
             self._raise_if_aborted()
             if self._chunks:

@@ -1,8 +1,7 @@
 """Read one peer's stream: split it into RPCs, validate each message and pass it on.
 
-Messages are processed in the task that reads the connection, without waking another one. There is no queue
-between the wire and the router: flow control of the stream slows down a peer that sends faster than we can
-process.
+Messages are processed where the connection is read, without waking a task. There is no queue between the wire
+and the router: flow control of the stream slows down a peer that sends faster than we can process.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ _ASIDE: Final = 1024
 
 
 class _Work:
-    """One stream's bytes: they are cut into RPCs and worked off as they come, in the task that reads the
-    connection. What takes too long is left to the stream's own task."""
+    """One stream's bytes: they are cut into RPCs and worked off as they come, where the connection is read.
+    What takes too long is left to the stream's own task."""
 
     __slots__ = ("_clock", "_cutter", "_frames", "_intake", "_max_hold", "_messages", "_peer", "error")
 

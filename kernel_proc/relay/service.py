@@ -71,10 +71,11 @@ COUNTERS = (
 class RelayService:
     """Waku relay (11/WAKU2-RELAY) on a libp2p host.
 
-    `on_message` is called for each new valid message on a subscribed topic, in the task that read it; it must
-    neither block nor raise. Our own messages are not delivered: `publish` returns whether they were new.
-    `on_change` is called with the topics whose mesh or subscribers changed. `on_peer_exchange` receives the
-    unverified peers suggested in a PRUNE, if `GossipParams.peer_exchange` is set.
+    `on_message` is called for each new valid message on a subscribed topic, where the connection is read,
+    which may be outside of any task; it must neither block nor raise. Our own messages are not delivered:
+    `publish` returns whether they were new. `on_change` is called with the topics whose mesh or subscribers
+    changed. `on_peer_exchange` receives the unverified peers suggested in a PRUNE, if
+    `GossipParams.peer_exchange` is set.
     """
 
     def __init__(

@@ -122,7 +122,7 @@ class _Many:
                     break
                 row = self.begin(message, payload)
                 results.append(row if isinstance(row, tuple) else await row)
-        late = IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before it was sent to all peers")
+        late = IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before its turn to be sent")
         results += [self._failed(late) for _ in range(len(call.blobs) - len(results))]
         return self.answer()
 

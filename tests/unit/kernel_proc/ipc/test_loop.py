@@ -175,6 +175,43 @@ async def test_the_clock_reads_unless_the_socket_is_paused(tmp_path: Path) -> No
         context.destroy(linger=0)
 
 
+class _Counting(ReactorClock):
+    sleeps = 0
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        self.sleeps += 1
+        return super().deadline_to_sleep_time(deadline)
+
+
+@trio_test(clock=_Counting)
+async def test_a_socket_that_a_timer_pauses_is_watched_no_longer(tmp_path: Path) -> None:
+    """Its descriptor stays readable."""
+    clock = trio.lowlevel.current_clock()
+    assert isinstance(clock, _Counting)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    server = Server(router(context), f"ipc://{tmp_path}/s", void)
+    client = dealer(context, server.endpoint)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            paused = trio.Event()
+
+            def pause() -> None:
+                server.socket.pause()
+                paused.set()
+
+            server.loop.call_later(0.001, pause)
+            await paused.wait()
+            client.send(b"data")
+            before = clock.sleeps
+            await trio.sleep(0.1)
+            assert clock.sleeps - before < 20
+            nursery.cancel_scope.cancel()
+    finally:
+        server.close()
+        context.destroy(linger=0)
+
+
 @trio_test()
 async def test_a_client_that_does_not_read_is_bounded(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
