@@ -25,6 +25,7 @@ from cryptography import x509
 from ipc_schema.config.options import ConfigError, PortUse
 from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.text import count, size
+from logos_process.descriptors import LEAST
 
 _DISTRIBUTION: Final = "logos-mapi"
 _REINSTALL: Final = f"pip install --upgrade {_DISTRIBUTION}"
@@ -265,8 +266,11 @@ def check_descriptors(wanted: int, hard: int | None = None) -> Finding:
     if hard == resource.RLIM_INFINITY:
         return Finding(Level.OK, "open files", "no limit")
     if hard < wanted:
-        advice = f"raise it to {wanted} (ulimit -Hn, LimitNOFILE= of systemd), or lower max-connections"
-        return Finding(Level.WARN, "open files", f"at most {hard}, {wanted} are wanted", advice)
+        level = Level.FAIL if hard < LEAST else Level.WARN
+        advice = f"raise it to {wanted} (ulimit -Hn, LimitNOFILE= of systemd)"
+        if level is Level.WARN:
+            advice += ", or lower max-connections"
+        return Finding(level, "open files", f"at most {hard}, {wanted} are wanted", advice)
     return Finding(Level.OK, "open files", f"{hard} possible, {wanted} wanted")
 
 

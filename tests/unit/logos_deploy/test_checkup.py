@@ -124,7 +124,8 @@ def test_ports() -> None:
 
 
 def test_limits_and_versions() -> None:
-    assert checkup.check_descriptors(8192, hard=1024).level is Level.WARN
+    assert checkup.check_descriptors(8192, hard=255).level is Level.FAIL, "no process would start"
+    assert checkup.check_descriptors(8192, hard=256).level is Level.WARN
     assert checkup.check_descriptors(8192, hard=8192).level is Level.OK
     assert checkup.check_python((3, 10, 9)).level is Level.FAIL
     assert checkup.check_python((3, 12, 0)).level is Level.OK
