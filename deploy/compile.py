@@ -64,7 +64,7 @@ CLIENT: Final = Group(
         "ipc_schema": "fields frames message server steady",
         "ipc_schema/mapi": "event_codec",
         "ipc_schema/streams": "ring gaps coverage",
-        "logos_client": "_connection _in_flight",
+        "logos_client": "_connection _consumer _in_flight _stream",
         "logos_sockets": "backlog door drain memory outgoing window",
     },
 )

@@ -24,7 +24,7 @@ from ipc_schema.message import WakuMessage
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
 from logos_client import events, exceptions
 from logos_client._opening import Opening
-from logos_client._stream import Position, StreamCounters
+from logos_client._stream_types import Position, StreamCounters
 from logos_client.control import ControlClient
 from logos_client.events import *
 from logos_client.exceptions import *

@@ -11,7 +11,7 @@ from ipc_schema.mapi.methods import MapiHello, MapiLimits, StatusReply
 from logos_client._channel_hooks import ChannelHooks
 from logos_client._process import HomeProcess
 from logos_client._session import AppSession
-from logos_client._stream import StreamCounters
+from logos_client._stream_types import StreamCounters
 from logos_client.exceptions import ClosedError, ConflictError, public_errors
 
 

@@ -21,7 +21,8 @@ from logos_client._channel_hooks import ChannelHooks
 from logos_client._connection import RequestConnection
 from logos_client._connection_types import ConnectionSettings
 from logos_client._consumer import EventConsumer
-from logos_client._stream import AppStreamReader, Position
+from logos_client._stream import AppStreamReader
+from logos_client._stream_types import Position
 from logos_client.events import (
     ChannelSegmentReceived,
     ConnectionStatusChange,

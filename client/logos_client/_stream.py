@@ -8,14 +8,13 @@ that the server may still send, are at most the window (plus one event, since on
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
 from ipc_schema.mapi.event_codec import decode_app_event, event_cost
 from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent
-from logos_client._event_form import EventForm
+from logos_client._stream_types import Position, StreamCounters
 from logos_client.events import (
     SHOWN,
     ChannelMessageReceived,
@@ -38,30 +37,6 @@ _WITH_PAYLOAD: Final[dict[type[Any], tuple[type[Any], int]]] = {
 }
 #: Builds a named tuple from a sequence in one step: the class's own `__new__` costs as much as decoding.
 _new_tuple: Final = tuple.__new__
-
-
-class _Position(NamedTuple):
-    stream_id: bytes
-    seq: int
-
-
-class Position(EventForm, _Position):
-    """A position in a stream: everything up to `seq`."""
-
-    __slots__ = ()
-    kind = "position"
-
-
-@dataclass(slots=True)
-class StreamCounters:
-    """Counters of incoming events."""
-
-    received: int = 0
-    duplicates: int = 0
-    garbage: int = 0
-    unknown: int = 0
-    missing: int = 0
-    local_dropped: int = 0
 
 
 class _Queued(NamedTuple):

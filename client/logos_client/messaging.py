@@ -41,7 +41,7 @@ from logos_client._channels import ChannelMethods
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
 from logos_client._session import AppSession
-from logos_client._stream import Position
+from logos_client._stream_types import Position
 from logos_client.events import Event
 from logos_client.exceptions import (
     BadRequestError,

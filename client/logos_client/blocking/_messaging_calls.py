@@ -9,7 +9,7 @@ from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from ipc_schema.mapi.methods import MapiLimits, PendingReply, PendingSend, StatusReply
 from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
-from logos_client._stream import Position, StreamCounters
+from logos_client._stream_types import Position, StreamCounters
 from logos_client.blocking._base import BlockingClient, here
 from logos_client.events import Event
 from logos_client.messaging import MessagingClient

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from ipc_schema.message import format_hash
 from logos_client.events import ChannelMessageReceived, Event, MessageReceived
+from logos_gateway.apps.sse import SSE_END, sse_head
+from logos_gateway.apps.window import LOCAL_EVENTS, WindowEntry
 from logos_gateway.json_values import json_text, to_base64
 
 _OVERHEAD: Final = 256
@@ -54,6 +56,16 @@ def event_parts(event: Event, before: str = "") -> tuple[bytes, ...]:
         f'"version":{version},"source":{_quoted(source)},"payload":"'
     )
     return head.encode(), b2a_base64(payload, newline=False), b'"}'
+
+
+def sse_parts(entry: WindowEntry) -> tuple[bytes, ...]:
+    """Return an entry as a server-sent event, in pieces as `event_parts`."""
+    event = entry.event
+    if isinstance(event, LOCAL_EVENTS):
+        head = sse_head(event.kind)
+    else:
+        head = f"id: {event.stream_id.hex()}:{event.seq}\n{sse_head(event.kind)}"
+    return *event_parts(event, head), SSE_END
 
 
 @lru_cache(maxsize=1024)

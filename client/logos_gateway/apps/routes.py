@@ -11,11 +11,11 @@ from starlette.responses import Response
 
 from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
-from logos_gateway.apps.encoding import event_parts
+from logos_gateway.apps.encoding import sse_parts
 from logos_gateway.apps.journal import Journal
 from logos_gateway.apps.sending import answer_send, body_object, open_journal, request_id_of
-from logos_gateway.apps.sse import SSE_END, EventStreamResponse, sse_event, sse_head
-from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
+from logos_gateway.apps.sse import EventStreamResponse, sse_event
+from logos_gateway.apps.window import JournalPosition
 from logos_gateway.bodies import json_response
 from logos_gateway.json_values import encode_json
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
@@ -194,18 +194,9 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     async with journal.reader(after, auto=auto, label=label) as reader:
         while entries := await reader.next():
-            yield b"".join(chain.from_iterable(map(_sse_parts, entries)))
+            yield b"".join(chain.from_iterable(map(sse_parts, entries)))
             reader.done(entries)
         yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed").encode()
-
-
-def _sse_parts(entry: WindowEntry) -> tuple[bytes, ...]:
-    event = entry.event
-    if isinstance(event, LOCAL_EVENTS):
-        head = sse_head(event.kind)
-    else:
-        head = f"id: {event.stream_id.hex()}:{event.seq}\n{sse_head(event.kind)}"
-    return *event_parts(event, head), SSE_END
 
 
 @router.post("/{name}/ack", summary="Acknowledge events")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ipc_schema.mapi.event_codec import encode_app_event, event_cost, event_frames
 from ipc_schema.mapi.events import AppEventKind
-from logos_client._stream import AppStreamReader, Position
+from logos_client._stream import AppStreamReader
+from logos_client._stream_types import Position
 from logos_client.events import EventsDropped, LinkLost, MessageReceived
 
 STREAM = bytes(16)
