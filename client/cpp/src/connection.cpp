@@ -198,7 +198,7 @@ void Connection::expire(const std::shared_ptr<Request>& request) {
 std::string Connection::hint() const {
   if (!strange_) {
     std::error_code ignored;
-    // not_found, not `exists`: a directory of another user is neither.
+    // Not `!exists`, which is also true where we may not look (a directory of another user).
     const bool gone = endpoint_.starts_with("ipc://") && std::filesystem::status(endpoint_.substr(6), ignored).type() ==
                                                              std::filesystem::file_type::not_found;
     const std::string state = state_ == State::kGreeting ? " (greeting" : " (connecting";
