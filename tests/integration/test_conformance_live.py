@@ -74,10 +74,15 @@ def test_each_message_comes_once_through_kills_of_both_processes(client: str) ->
             assert seqs == sorted(set(seqs))
 
             ask(adapter, "connect", endpoint=mapi_endpoints(mapi.run_dir).apps, name="live")
-            ask(adapter, "send", topic=TOPIC, payload="ff")
+            ask(adapter, "send", topic=TOPIC, payload="ff", request_id="ab" * 16)
             (last,) = take(adapter, 1)  # what was handled before does not come again
             assert last["payload"] == "ff"
             assert int(last["seq"]) > seqs[-1]
+
+            # It goes on, as it has no peer; and what was never accepted is not found.
+            found = [ask(adapter, "find_send", request_id=one * 16) for one in ("ab", "cd")]
+            assert found[0] in ("attempted", "retry")
+            assert found[1] is None
         finally:
             adapter.close()
 

@@ -23,6 +23,7 @@ const commands = {
     return (await client.send(topic, Buffer.from(payload, "hex"), { requestId, timeout })).toString("hex");
   },
   status: ({ timeout }) => client.status({ timeout }),
+  find_send: async ({ request_id }) => (await client.findSend(Buffer.from(request_id, "hex")))?.state ?? null,
   subscribe: ({ topics }) => client.subscribe(topics),
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
   subscriptions: ({ timeout }) => client.subscriptions({ timeout }),

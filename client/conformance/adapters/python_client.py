@@ -50,6 +50,9 @@ class Subject:
                 return sent.hex()
             case "status":
                 return (await client.status(timeout=limit)).to_body()
+            case "find_send":
+                found = await client.find_send(bytes.fromhex(arguments["request_id"]), timeout=limit)
+                return None if found is None else found.state
             case "ack":
                 await client.ack(self.event)
                 return None

@@ -78,6 +78,13 @@ class Subject {
       }
       return logos::to_hex(client->send(line.at("topic"), from_hex(line.at("payload")), options));
     }
+    if (command == "find_send") {
+      logos::Id id{};
+      const auto bytes = from_hex(line.at("request_id"));
+      std::copy_n(bytes.begin(), 16, id.begin());
+      const auto found = client->find_send(id, {}, timeout);
+      return found ? json(found->state) : json(nullptr);
+    }
     if (command == "subscribe") return client->subscribe(topics(line), {.timeout = timeout});
     if (command == "unsubscribe") return client->unsubscribe(topics(line), timeout);
     if (command == "subscriptions") return client->subscriptions(timeout);

@@ -139,6 +139,10 @@ async fn run(subject: &Subject, command: &str, arguments: &Map<String, Value>) -
             let options = SendOptions { request_id, ..Default::default() };
             json!(client.send_with(&text(arguments, "topic"), payload, options).await?)
         }
+        "find_send" => {
+            let request_id = Id::try_from(&unhex(&text(arguments, "request_id"))[..]).unwrap_or_default();
+            json!(client.find_send(request_id, None).await?.map(|found| found.state))
+        }
         "status" => json!(client.status().await?),
         "subscribe" => json!(client.subscribe(topics(arguments)).await?),
         "unsubscribe" => json!(client.unsubscribe(topics(arguments)).await?),

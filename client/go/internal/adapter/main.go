@@ -98,6 +98,16 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 			return nil, err
 		}
 		return client.Send(ctx, c.Topic, payload, options)
+	case "find_send":
+		var id logos.ID
+		if _, err := hex.Decode(id[:], []byte(c.RequestID)); err != nil {
+			return nil, err
+		}
+		found, err := client.FindSend(ctx, id, "")
+		if found == nil {
+			return nil, err
+		}
+		return found.State, err
 	case "channel_create":
 		if err := client.SetChannelEncryption(c.Channel, seal, unseal); err != nil {
 			return nil, err
