@@ -82,9 +82,13 @@ class SendLoop:
             self._schedule(task)
 
     @property
+    def runs(self) -> bool:
+        return self._group is not None
+
+    @property
     def ready(self) -> bool:
         """Whether attempts are made: the loop runs, and the kernel can be asked."""
-        return self._group is not None and self._online
+        return self.runs and self._online
 
     def reserve(self) -> bool:
         """Take the place of an attempt for a send that is on its way to the disk; `begin_reserved` or

@@ -124,7 +124,7 @@ class SendService:
             self.loop.begin_reserved(task)
             return
         self.abandoned(attempt)
-        if attempt is not None:
+        if attempt is not None and self.loop.runs:  # afterwards the database is being closed
             self._record.changed(task)  # its row says that it was attempted: a restart would end its window
         self.loop.accepted(task)
 
