@@ -230,4 +230,5 @@ async def test_a_socket_whose_head_is_refused_is_closed() -> None:
     """websockets takes lines of up to 8 KiB. The connection stayed open without an answer, for good."""
     async with _connection() as (reader, writer):
         writer.write(SOCKET + b"x: " + b"x" * 9000 + b"\r\n\r\n")
-        assert b"\r\n\r\n" in await reader.read()
+        answer = await reader.read()  # to its end; older versions of websockets refuse without a word
+        assert answer[:13] in (b"", b"HTTP/1.1 431 ")
