@@ -86,7 +86,7 @@ class Batch:
         self.refused_sends: frozenset[int] = frozenset()
         """After the commit: entries that were left out, since their request id existed."""
         self.outbox_changed: list[Row] = []
-        self.outbox_propagated: list[int] = []
+        self.outbox_propagated: list[Row] = []
         self.outbox_finished: list[Row] = []
         self.channels: list[ChannelRows] = []
         self.rows: dict[str, list[Row]] = {}
@@ -241,7 +241,7 @@ class Batch:
 
     def propagate_send(self, entry_id: int) -> None:
         """Store that a send propagated with its first attempt: nothing else of its row changes."""
-        self.outbox_propagated.append(entry_id)
+        self.outbox_propagated.append((entry_id,))
         self.cost += _ROW_OVERHEAD
 
     def finish_send(

@@ -21,12 +21,11 @@ _CHUNKS: Final = (64, 16, 4, 1)
 _Statement = Callable[[sqlite3.Connection, Sequence[Sequence[Any]]], object]
 
 
-class _Insert:
-    """An INSERT of any number of rows in few statements."""
+class _Chunked:
+    """A statement on any number of rows, in few executions. `text(n)` is that on n rows."""
 
-    def __init__(self, head: str, columns: int, tail: str = "") -> None:
-        row = f"({', '.join('?' * columns)})"
-        self._texts = [(size, f"{head} VALUES {', '.join([row] * size)} {tail}") for size in _CHUNKS]
+    def __init__(self, text: Callable[[int], str]) -> None:
+        self._texts = [(size, text(size)) for size in _CHUNKS]
 
     def __call__(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
         position, total = 0, len(rows)
@@ -37,34 +36,28 @@ class _Insert:
                 position = end
 
 
-class _ById:
-    """A statement on rows of any number of ids, in few executions."""
+def _insert(head: str, columns: int, tail: str = "") -> _Chunked:
+    row = f"({', '.join('?' * columns)})"
+    return _Chunked(lambda size: f"{head} VALUES {', '.join([row] * size)} {tail}")
 
-    def __init__(self, head: str, tail: str) -> None:
-        self._texts = [(size, f"{head} IN ({', '.join('?' * size)}) {tail}") for size in _CHUNKS]
 
-    def __call__(self, connection: sqlite3.Connection, ids: Sequence[int]) -> None:
-        position, total = 0, len(ids)
-        for size, text in self._texts:
-            while total - position >= size:
-                end = position + size
-                connection.execute(text, ids[position:end])
-                position = end
+def _by_id(head: str) -> _Chunked:
+    return _Chunked(lambda size: f"{head} IN ({', '.join('?' * size)})")
 
 
 def _each(text: str) -> _Statement:
     return lambda connection, rows: connection.executemany(text, rows)
 
 
-_app_create = _Insert("INSERT INTO app", 10)
-_payload_add = _Insert("INSERT INTO payload", 2)
-_journal_add = _Insert("INSERT INTO journal", 6)
-_hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
-_delivered_add = _Insert("INSERT INTO delivered (app, time, hashes)", 3)
+_app_create = _insert("INSERT INTO app", 10)
+_payload_add = _insert("INSERT INTO payload", 2)
+_journal_add = _insert("INSERT INTO journal", 6)
+_hashes_add = _insert("INSERT INTO seen (shard, time, hashes)", 3)
+_delivered_add = _insert("INSERT INTO delivered (app, time, hashes)", 3)
 # A repeated request id is normal input: it must not cost the others their commit.
-_outbox_add = _Insert("INSERT INTO outbox", 18, "ON CONFLICT (scope, request_id) DO NOTHING")
-_outbox_propagated = _ById("UPDATE outbox SET state = 2, propagated = 1 WHERE id", "AND state < 10")
-_position_set = _Insert(
+_outbox_add = _insert("INSERT INTO outbox", 18, "ON CONFLICT (scope, request_id) DO NOTHING")
+_outbox_propagated = _by_id("UPDATE outbox SET state = 2, propagated = 1 WHERE state < 10 AND id")
+_position_set = _insert(
     "INSERT INTO kernel_position",
     5,
     "ON CONFLICT (stream) DO UPDATE SET instance = excluded.instance, epoch = excluded.epoch,"
@@ -83,12 +76,12 @@ _RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > :above AND key <= :la
 _OTHERS: Final[dict[str, _Statement]] = {
     "app_seen": _each("UPDATE app SET last_seen = max(last_seen, ?) WHERE id = ?"),
     "unsubscribe": _each("DELETE FROM subscription WHERE app = ? AND topic = ?"),
-    "subscribe": _Insert("INSERT OR IGNORE INTO subscription", 2),
+    "subscribe": _insert("INSERT OR IGNORE INTO subscription", 2),
     "clamp_hashes": _each("UPDATE seen SET time = ? WHERE shard = ? AND time > ?"),
     "evict_hashes": _each("DELETE FROM seen WHERE shard = ? AND time < ?"),
     "evict_delivered": _each("DELETE FROM delivered WHERE time < ?"),
-    "left": _Insert("INSERT OR REPLACE INTO left_topic", 3),
-    "want_history": _Insert(
+    "left": _insert("INSERT OR REPLACE INTO left_topic", 3),
+    "want_history": _insert(
         "INSERT INTO wanted_history",
         4,
         "ON CONFLICT (app, topic) DO UPDATE SET"
@@ -99,7 +92,7 @@ _OTHERS: Final[dict[str, _Statement]] = {
     "evict_requests": _each(
         "DELETE FROM outbox WHERE state >= 10 AND accepted < ? AND id < (SELECT max(id) FROM outbox)"
     ),
-    "note": _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value"),
+    "note": _insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value"),
 }
 """What `Batch.rows` holds, in the order of execution."""
 

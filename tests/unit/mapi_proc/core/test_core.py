@@ -462,6 +462,19 @@ def rows(core: Core) -> list[tuple[int, int, int, bytes]]:
         return connection.execute("SELECT state, attempts, timestamp, message_hash FROM outbox").fetchall()
 
 
+def count_batches(core: Core, patch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Collect how many sends each batch from now on adds and changes."""
+    counts: list[tuple[int, int]] = []
+    submit = core.database.submit
+
+    def counting(batch: Batch, *callbacks: Any, **named: Any) -> None:
+        counts.append((len(batch.outbox_added), len(batch.outbox_changed)))
+        submit(batch, *callbacks, **named)
+
+    patch.setattr(core.database, "submit", counting)
+    return counts
+
+
 @asyncio_test()
 async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -471,14 +484,7 @@ async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(
         app, _ = await connected(core, "alice")
         await core.subscribe(app, [TOPIC])
         running = await start_sends(core)
-        stored: list[tuple[int, int]] = []
-        submit = core.database.submit
-
-        def counting(batch: Batch, *callbacks: Any, **named: Any) -> None:
-            stored.append((len(batch.outbox_added), len(batch.outbox_changed)))
-            submit(batch, *callbacks, **named)
-
-        monkeypatch.setattr(core.database, "submit", counting)
+        stored = count_batches(core, monkeypatch)
         await accepted(core, app, TOPIC, b"hello")
         assert stored == [(1, 0)], "not in a transaction of its own"
         (task,) = core.pending(app)
@@ -507,18 +513,11 @@ async def test_a_restart_goes_on_with_the_windows_of_sends_and_no_row_is_written
         await accepted(core, app, TOPIC, b"hello")
         running.cancel()
         clocks.pass_by(20)
-        changed: list[int] = []
-        submit = core.database.submit
         with monkeypatch.context() as patched:
-
-            def counting(batch: Batch, *callbacks: Any, **named: Any) -> None:
-                changed.append(len(batch.outbox_changed))
-                submit(batch, *callbacks, **named)
-
-            patched.setattr(core.database, "submit", counting)
+            stored = count_batches(core, patched)
             keep(core)
             core.turn.flush()
-        assert changed == [0]
+        assert [changed for _, changed in stored] == [0]
     for used in (20, 25):
         async with core_of(tmp_path, clocks) as core:
             app, _ = await connected(core, "alice")
