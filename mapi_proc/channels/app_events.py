@@ -16,9 +16,6 @@ from mapi_proc.channels.events import (
     SyncStatus,
 )
 
-_MOST_IDS = 256
-"""Most message ids in one event."""
-
 
 def app_event(channel_id: str, output: ChannelOutput) -> tuple[AppEventKind, bytes, bytes]:
     """Return kind, packed fields and payload. Raises TypeError for an output that is not an event."""
@@ -38,7 +35,7 @@ def app_event(channel_id: str, output: ChannelOutput) -> tuple[AppEventKind, byt
         case DeliveryError(request_id, error):
             return AppEventKind.CHANNEL_DELIVERY_ERROR, pack_fields(channel_id, request_id, error), b""
         case MessageLost(payload_hash, message_ids, reason):
-            fields = pack_fields(channel_id, payload_hash, message_ids[:_MOST_IDS], reason)
+            fields = pack_fields(channel_id, payload_hash, message_ids, reason)
             return AppEventKind.CHANNEL_MESSAGE_LOST, fields, b""
         case SyncStatus(missing):
             state = "syncing" if missing else "synced"

@@ -15,6 +15,7 @@ from random import Random
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.channels.encryption import Cipher, CipherError
 from mapi_proc.channels.events import (
+    MOST_LOST_IDS,
     ChannelChanges,
     ChannelOutput,
     MessageLost,
@@ -254,7 +255,7 @@ class ChannelCore:
         gone = self.unopened.add(segment, asked_again)
         if gone:
             self._done(gone)
-            self._outputs.append(MessageLost(b"", tuple(gone), "not decrypted: too many wait for the app"))
+            self._lost(b"", tuple(gone), "not decrypted: too many wait for the app")
             self._take_opened(now)
         if asked_again is not False:
             self._outputs.append(SealedSegment(message.sender_id, message.message_id, message.content))
@@ -301,7 +302,11 @@ class ChannelCore:
     def _dropped(self, sets: Iterable[SetDropped]) -> None:
         for dropped in sets:
             self._done(dropped.tags)
-            self._outputs.append(MessageLost(dropped.payload_hash, dropped.tags, dropped.reason))
+            self._lost(dropped.payload_hash, dropped.tags, dropped.reason)
+
+    def _lost(self, payload_hash: bytes, names: tuple[str, ...], reason: str) -> None:
+        for start in range(0, len(names), MOST_LOST_IDS):
+            self._outputs.append(MessageLost(payload_hash, names[start : start + MOST_LOST_IDS], reason))
 
     def _done(self, names: Iterable[str]) -> None:
         """Record that the app has these messages, or never will."""
@@ -366,7 +371,7 @@ class ChannelCore:
                 self._outputs += self.requests.gave_up(name)
             case Lost(entries):
                 names = tuple(entry.message_id for entry in entries)
-                self._outputs.append(MessageLost(b"", names, "never received"))
+                self._lost(b"", names, "never received")
             case Retrieve(entries):
                 self._outputs.append(RetrieveMessages(entries))
             case Discarded(_, reason):

@@ -4,7 +4,7 @@ stored."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from mapi_proc.channels.sds.message import HistoryEntry
 from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, SendKind
@@ -70,8 +70,13 @@ class DeliveryError(NamedTuple):
     error: str
 
 
+MOST_LOST_IDS: Final = 256
+"""Others choose the length of ids, and an event's header is bounded."""
+
+
 class MessageLost(NamedTuple):
-    """Something was sent to the channel that the app will not get, or not in its place."""
+    """Something was sent to the channel that the app will not get, or not in its place. At most
+    `MOST_LOST_IDS` ids."""
 
     payload_hash: bytes
     message_ids: tuple[str, ...]

@@ -12,3 +12,10 @@ def keccak256(*parts: bytes) -> bytes:
         hasher.update(part)
     digest: bytes = hasher.digest()
     return digest
+
+
+def running_keccak(data: bytes) -> keccak.Keccak_Hash:
+    """Return a hasher of data that is digested more than once, and grows in between."""
+    hasher = keccak.new(digest_bits=256, update_after_digest=True)
+    hasher.update(data)
+    return hasher

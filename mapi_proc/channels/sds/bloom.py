@@ -16,7 +16,6 @@ hashes the UTF-16 code units, which is not implemented here.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
 from typing import Final
 
 from ipc_schema.protobuf import ProtobufError, fields, put_bytes, put_varint
@@ -35,11 +34,16 @@ CERTAIN: Final = 1e-4
 """A hit in a filter with at most this chance of a false one counts as an acknowledgement."""
 
 
-def bloom_positions(form: str, item: str, bits: int, hashes: int = _HASHES) -> tuple[int, ...]:
+def bloom_hashes(form: str, item: str) -> tuple[int, int]:
+    """Return A and B, from which an id's positions in a filter of any size follow."""
     data = item.encode()
     width, hasher = (64, farm64) if form == NIM else (32, murmur32)
-    first, step = (_magnitude(hasher(part), width) % bits for part in (data, data + b" b"))
-    return tuple([(first + number * step) % bits for number in range(hashes)])
+    return _magnitude(hasher(data), width), _magnitude(hasher(data + b" b"), width)
+
+
+def bloom_positions(form: str, item: str, bits: int) -> tuple[int, ...]:
+    first, step = bloom_hashes(form, item)
+    return tuple([(first + number * step) % bits for number in range(_HASHES)])
 
 
 def _magnitude(value: int, width: int) -> int:
@@ -61,13 +65,19 @@ class Bloom:
 
     def add(self, item: str) -> None:
         data = self.data
-        for position in bloom_positions(self.form, item, self.bits, self.hashes):
+        for position in bloom_positions(self.form, item, self.bits):
             data[position >> 3] |= 1 << (position & 7)
 
-    def has(self, positions: Iterable[int]) -> bool:
-        """Return whether all these bits are set: the id is in the filter, or is a false positive."""
-        data = self.data
-        return all(data[position >> 3] >> (position & 7) & 1 for position in positions)
+    def has(self, first: int, step: int) -> bool:
+        """Return whether all bits of an id with these `bloom_hashes` are set: it is in the filter, or is a
+        false positive."""
+        # Position by position: most ids that are not in it end at the first, whatever size others choose.
+        data, bits = self.data, self.bits
+        for number in range(self.hashes):
+            position = (first + number * step) % bits
+            if not data[position >> 3] >> (position & 7) & 1:
+                return False
+        return True
 
     def false_hits(self) -> float:
         """Return the false-positive rate at its current fill."""

@@ -177,8 +177,9 @@ class SdsCore:
         A message without a Lamport time has no order and is delivered at once."""
         name = message.message_id
         if message.lamport is None:
-            if message.content and message.sender_id != self.sender_id:
-                self._outputs.append(Deliver(message, body))
+            if message.content:
+                own = message.sender_id == self.sender_id
+                self._outputs.append(Discarded(name, "own") if own else Deliver(message, body))
             return
         if not self._clock.believes(message.order, now_ns):
             self._outputs.append(Discarded(name, "lamport"))

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import Final
 
 from mapi_proc.channels.sds.log import Log
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
+
+_REFERENCE: Final = 256
+"""Memory of one reference of a waiting message, as measured: its entry, and its places in the indexes."""
 
 
 @dataclass(slots=True)
@@ -24,6 +28,11 @@ class Waiting:
     body: object
     needs: set[str]
     waited: bool = False
+
+    @property
+    def cost(self) -> int:
+        """Approximate bytes of memory. References of a few bytes each become objects of many."""
+        return len(self.raw) + _REFERENCE * len(self.message.causal_history)
 
 
 @dataclass(slots=True)
@@ -70,7 +79,7 @@ class Incoming:
         name = waiting.message.message_id
         waiting.waited = True
         self.waiting[name] = waiting
-        self.bytes += len(waiting.raw)
+        self.bytes += waiting.cost
         for need in waiting.needs:
             self._needed_by.setdefault(need, set()).add(name)
             if need in self.missing:
@@ -119,7 +128,7 @@ class Incoming:
 
     def _take(self, name: str) -> Waiting:
         waiting = self.waiting.pop(name)
-        self.bytes -= len(waiting.raw)
+        self.bytes -= waiting.cost
         return waiting
 
     def _met(self, waiting: Waiting, need: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from mapi_proc.channels.sds.bloom import CERTAIN, Bloom, bloom_positions
+from mapi_proc.channels.sds.bloom import CERTAIN, Bloom, bloom_hashes
 from mapi_proc.channels.sds.settings import SdsSettings
 
 _MAX_ACKERS = 64
@@ -23,16 +23,14 @@ class Pending:
     due: float | None
     attempts: int = 1
     ackers: set[str] = field(default_factory=set)
-    positions: dict[tuple[str, int, int], tuple[int, ...]] = field(default_factory=dict)
+    hashes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """`bloom_hashes`, by form. Nothing else is remembered of filters: others choose their sizes."""
 
-    def positions_in(self, name: str, bloom: Bloom) -> tuple[int, ...]:
-        shape = (bloom.form, bloom.bits, bloom.hashes)
-        found = self.positions.get(shape)
+    def is_in(self, name: str, bloom: Bloom) -> bool:
+        found = self.hashes.get(bloom.form)
         if found is None:
-            if len(self.positions) > 2:
-                self.positions.clear()  # filters of odd shapes must not fill the memory
-            found = self.positions[shape] = bloom_positions(bloom.form, name, bloom.bits, bloom.hashes)
-        return found
+            found = self.hashes[bloom.form] = bloom_hashes(bloom.form, name)
+        return bloom.has(*found)
 
 
 class OutgoingBuffer:
@@ -83,7 +81,7 @@ class OutgoingBuffer:
         for name, pending in self.pending.items():
             if by in pending.ackers or len(pending.ackers) >= _MAX_ACKERS:
                 continue
-            if name in named or (bloom is not None and bloom.has(pending.positions_in(name, bloom))):
+            if name in named or (bloom is not None and pending.is_in(name, bloom)):
                 pending.ackers.add(by)
                 pending.due = None
                 acknowledged.append(name)

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mapi_proc.channels.keccak import keccak256
+from mapi_proc.channels.keccak import keccak256, running_keccak
 from mapi_proc.channels.segmentation.leopard import ParityError, recover_data
 from mapi_proc.channels.segmentation.message import UNKNOWN_LENGTH, SegmentMessage
 
@@ -242,7 +242,9 @@ def _payload(part: _Set, payload_hash: bytes, length: int) -> bytes | None:
 def _unpadded(payload: bytes, payload_hash: bytes) -> bytes | None:
     """Find the end of a payload whose last chunk was recovered and whose length was never announced."""
     least = len(payload.rstrip(b"\0"))
-    for length in (len(payload), *range(least, min(least + _ZEROS_TRIED, len(payload)))):
-        if keccak256(payload[:length]) == payload_hash:
+    running = running_keccak(payload[:least])  # hashed once: a payload is megabytes
+    for length in range(least, min(least + _ZEROS_TRIED, len(payload))):
+        if running.digest() == payload_hash:
             return payload[:length]
-    return None
+        running.update(b"\0")
+    return payload if keccak256(payload) == payload_hash else None

@@ -16,6 +16,7 @@ from mapi_proc.channels.channel import (
 )
 from mapi_proc.channels.encryption import Cipher, CipherError, XChaCha
 from mapi_proc.channels.events import (
+    MOST_LOST_IDS,
     ChannelOutput,
     Delivered,
     DeliveryError,
@@ -29,7 +30,7 @@ from mapi_proc.channels.events import (
 )
 from mapi_proc.channels.profiles import MARK, MAX_RAW, PROFILES
 from mapi_proc.channels.sds.bloom import JS, NIM
-from mapi_proc.channels.sds.message import decode_sds
+from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage, decode_sds, encode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import SendKind
 from mapi_proc.channels.segmentation.message import decode_segment
@@ -432,3 +433,14 @@ def test_half_joined_payloads_that_get_no_further_are_lost_with_an_event() -> No
     bob.tick(3600.0)
     (lost,) = [event for event in bob.events if isinstance(event, MessageLost)]
     assert (lost.reason, len(lost.message_ids)) == ("Expired", 1)
+
+
+def test_what_never_came_is_all_named() -> None:
+    """Only the first 256 were."""
+    bob, names = Member("bob"), [f"never-{number}" for number in range(600)]
+    history = tuple(map(HistoryEntry, names))
+    bob.receive(encode_sds(SdsMessage(NIM, "m", "channel", "mallory", WALL, history, b"", b"x")))
+    bob.tick(bob.core.settings.sds.lost_after)
+    lost = [event.message_ids for event in bob.events if isinstance(event, MessageLost)]
+    assert sorted(name for ids in lost for name in ids) == sorted(names)
+    assert [len(ids) for ids in lost] == [MOST_LOST_IDS, MOST_LOST_IDS, 600 - 2 * MOST_LOST_IDS]

@@ -10,7 +10,7 @@ import pytest
 
 from mapi_proc.channels.events import ChannelChanges
 from mapi_proc.channels.profiles import MAX_RAW
-from mapi_proc.channels.sds.bloom import JS, NIM
+from mapi_proc.channels.sds.bloom import JS, NIM, Bloom
 from mapi_proc.channels.sds.core import OutgoingFullError, SdsCore
 from mapi_proc.channels.sds.message import MAX_ID, HistoryEntry, SdsMessage, decode_sds, encode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
@@ -161,6 +161,8 @@ def test_a_message_without_order_is_delivered_at_once() -> None:
     raw = encode_sds(SdsMessage(JS, "e", "channel", "alice", None, (HistoryEntry("never"),), b"", b"now"))
     assert bob.contents(raw) == [b"now"]
     assert len(bob.core.log) == 0
+    own = encode_sds(SdsMessage(JS, "e", "channel", "bob", None, (), b"", b"now"))
+    assert bob.receive(own) == [Discarded("e", "own")]
 
 
 # --- acknowledgement and retransmission ---------------------------------------------------------------------
@@ -435,7 +437,29 @@ def test_the_last_in_order_gives_way_when_too_many_wait() -> None:
     assert Discarded("m9", "waiting_full") in bob.receive(craft("m9", 9, "never"))
     assert sorted(bob.core.incoming.waiting) == ["m2", "m3", "m4"]
     assert sorted(bob.disk.rows) == ["m2", "m3", "m4"]
-    assert bob.core.incoming.bytes == sum(len(craft(f"m{n}", n, "never")) for n in (2, 3, 4))
+    assert bob.core.incoming.bytes == sum(waiting.cost for waiting in bob.core.incoming.waiting.values())
+
+
+def test_filters_of_any_size_do_not_hash_what_is_pending_again() -> None:
+    """Each size cost two hashes for each unacknowledged message: 30 ms for a message of a few bytes."""
+    alice = Peer("alice")
+    alice.send(b"1", b"2")
+    for capacity in range(10, 20):
+        bloom = Bloom(NIM, capacity).encode()
+        sync = replace(decode_sds(craft(f"m{capacity}", 1)), content=b"", bloom=bloom)
+        assert alice.receive(encode_sds(sync)) == []
+    assert [list(pending.hashes) for pending in alice.core.outgoing.pending.values()] == [[NIM], [NIM]]
+
+
+def test_references_count_as_memory_of_what_waits() -> None:
+    """10 MB of messages that refer to 1,000 others each took 250 MB."""
+    bob = Peer("bob", replace(QUIET, max_waiting_bytes=1 << 20))
+    many = [f"never-{number}" for number in range(1000)]
+    for number in range(10):
+        bob.receive(craft(f"m{number}", number, *many))
+    assert sorted(bob.core.incoming.waiting) == ["m0", "m1", "m2"]
+    bob.tick(QUIET.lost_after)
+    assert bob.core.incoming.bytes == 0
 
 
 def test_what_is_missing_is_bounded() -> None:

@@ -46,7 +46,7 @@ class Machine:
     def check(self) -> None:
         """The invariants of the incoming buffer, and that the disk holds what memory holds."""
         incoming, log = self.core.incoming, self.core.log
-        assert incoming.bytes == sum(len(waiting.raw) for waiting in incoming.waiting.values())
+        assert incoming.bytes == sum(waiting.cost for waiting in incoming.waiting.values())
         needed: dict[str, set[str]] = {}
         for name, waiting in incoming.waiting.items():
             assert waiting.needs

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapi_proc.channels.keccak import keccak256
+from mapi_proc.channels.segmentation import join as join_module
 from mapi_proc.channels.segmentation.join import Joined, Joiner, JoinLimits
 from mapi_proc.channels.segmentation.message import (
     UNKNOWN_LENGTH,
@@ -207,6 +208,30 @@ def test_the_earlier_form_recovers_a_last_chunk_of_unknown_length() -> None:
     joined = joiner.add("alice", old[2], "p", 0.0).joined
     assert joined is not None
     assert joined.payload == payload
+
+
+def test_zeros_at_the_end_of_a_recovered_payload_do_not_cost_its_whole_hash_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """64 hashes of 32 MB, with which a stranger stopped the process for four seconds."""
+    hashed = 0
+
+    def counting(*parts: bytes) -> bytes:
+        nonlocal hashed
+        hashed += 1
+        return keccak256(*parts)
+
+    monkeypatch.setattr(join_module, "keccak256", counting)
+    payload = bytes(range(100)) + bytes(60)
+    new = [decode_segment(segment) for segment in split_payload(payload, SMALL_PARITY)]
+    for wrong in (b"", HASH):
+        old = [one._replace(payload_length=UNKNOWN_LENGTH, payload_hash=wrong or one[0]) for one in new]
+        joiner = Joiner(JoinLimits())
+        for segment in [*old[:2], old[3]]:
+            result = joiner.add("alice", segment, str(segment.position), 0.0)
+        assert (result.joined is None) == bool(wrong)
+        assert result.joined is None or result.joined.payload == payload
+    assert hashed <= 2
 
 
 def test_a_payload_that_needs_too_many_segments() -> None:
