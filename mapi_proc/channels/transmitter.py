@@ -23,6 +23,8 @@ from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, 
 _AT_ONCE: Final = 16
 _MOST: Final = 20_000
 """Most messages in the queue. Beyond it the newest is dropped, and the channel retries later."""
+_MOST_BYTES: Final = 32 << 20
+"""The same for repairs and sync messages, in bytes: a request of a few bytes brings forth a large message."""
 _RETRY: Final = 5.0
 
 
@@ -68,6 +70,7 @@ class Transmitter:
         self._changed = asyncio.Event()
         self._online = False
         self._running = 0
+        self._stale_bytes = 0
         self._newest_ns = 0
         self.counters = Counter(sent=0, waited=0, refused=0, dropped=0)
         """Attempts since the start, by outcome."""
@@ -77,12 +80,16 @@ class Transmitter:
 
     def put(self, message: MessageInFlight) -> None:
         """Queue a message to be sent as soon as possible."""
-        if len(self) >= _MOST or (message.stale and not self._online):
+        if len(self) >= _MOST or (message.stale and not self._room_for(message)):
             self.counters["dropped"] += 1
             message.channel.failed(message.message_id)
             return
         self._queue.append(message)
+        self._stale_bytes += message.stale * len(message.payload)
         self._changed.set()
+
+    def _room_for(self, message: MessageInFlight) -> bool:
+        return self._online and self._stale_bytes + len(message.payload) <= _MOST_BYTES
 
     def set_online(self, online: bool) -> None:
         """Record whether the kernel is reachable."""
@@ -101,6 +108,7 @@ class Transmitter:
             kept = [message for message in queue if message.channel is not channel]
             queue.clear()
             queue.extend(kept)
+        self._stale_bytes = sum(len(message.payload) for message in self._queue if message.stale)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -111,7 +119,9 @@ class Transmitter:
                     if not self._limiter.admit(self._steady_ns() / 1e9):
                         break
                     self._running += 1
-                    group.create_task(self._attempt(self._queue.popleft()))
+                    message = self._queue.popleft()
+                    self._stale_bytes -= message.stale * len(message.payload)
+                    group.create_task(self._attempt(message))
                 await self._wait()
 
     async def _wait(self) -> None:

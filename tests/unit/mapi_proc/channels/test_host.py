@@ -27,9 +27,10 @@ from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.profiles import MARK
 from mapi_proc.channels.sds.message import decode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
+from mapi_proc.channels.sds.state import SendKind
 from mapi_proc.channels.segmentation.split import SplitLimits
 from mapi_proc.channels.storing import stored_channel
-from mapi_proc.channels.transmitter import Transmitter
+from mapi_proc.channels.transmitter import MessageInFlight, Transmitter
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
 from mapi_proc.database.channels import (
@@ -220,6 +221,27 @@ async def test_content_waits_for_peers_and_sync_messages_do_not(tmp_path: Path) 
         (task,) = alice.air
         assert decode_sds(task.payload).content
         assert alice.events == [Sent(b"r")]
+
+
+@asyncio_test()
+async def test_repairs_that_wait_are_bounded_in_bytes_and_content_is_not(tmp_path: Path) -> None:
+    """A request of a few bytes brings forth a message of 100 KB: 20,000 of them may wait."""
+    async with world(tmp_path) as alice:
+
+        def put(kind: SendKind, count: int) -> int:
+            before = alice.transmitter.counters["dropped"]
+            for _ in range(count):
+                alice.transmitter.put(
+                    MessageInFlight(alice.host, "m", kind, TOPIC, 3, bytes(1 << 20), b"", True)
+                )
+            return alice.transmitter.counters["dropped"] - before
+
+        assert put(SendKind.REPAIR, 40) == 8
+        assert put(SendKind.FIRST, 2) == 0
+        await alice.settled()
+        assert put(SendKind.REPAIR, 40) == 8
+        alice.transmitter.forget(alice.host)
+        assert put(SendKind.REPAIR, 40) == 8
 
 
 @asyncio_test()
