@@ -76,8 +76,8 @@ def cipher_of(secret: bytes) -> XChaCha:
         raise DamagedError("the keys of a channel cannot be read") from None
 
 
-def channel_settings(config: MapiConfig, kept: KeptSettings) -> ChannelSettings:
-    """Return a channel's settings: the options, and what its app chose."""
+def channel_settings(config: MapiConfig, kept: KeptSettings, *, on_disk: bool) -> ChannelSettings:
+    """Return a channel's settings: the options, and what its app chose. `on_disk`: its state is stored."""
     options = config.resolved.options.channels
     profile = PROFILES[kept.profile]
     sync = options.channel_sync_interval
@@ -94,6 +94,7 @@ def channel_settings(config: MapiConfig, kept: KeptSettings) -> ChannelSettings:
         sync_max=10 * sync,
         sync_after_content=sync / 2,
         sync_gap=min(2.0, sync / 2),
+        on_disk=on_disk,
     )
     return ChannelSettings(
         profile=profile,

@@ -292,7 +292,7 @@ class ChannelService:
         core = ChannelCore(
             record.name,
             record.sender_id,
-            channel_settings(self.config, channel.settings),
+            channel_settings(self.config, channel.settings, on_disk=durable),
             Random(SystemRandom().getrandbits(64)),  # noqa: S311 (jitter, nothing secret)
             cipher,
         )

@@ -111,7 +111,7 @@ class SdsCore:
             name = self._new_id(content, now_ns)
             message = self._message(name, content, now, now_ns)
             raw = self._seal(encode_sds(message))
-            self.outgoing.add(name, len(raw), None)
+            self.outgoing.add(name, raw, None)
             # Store first: the log may forget its lowest message, which may be this one.
             self.changes.store(SdsStoredMessage(name, message.order, self.sender_id, b"", SdsState.DONE, raw))
             self.log.insert(message, raw, b"", self.changes)
@@ -355,9 +355,12 @@ class SdsCore:
         return min(times, default=None)
 
     def _raw(self, name: str) -> bytes | None:
-        waiting, record = self.incoming.waiting.get(name), self.log.records.get(name)
+        pending, waiting = self.outgoing.pending.get(name), self.incoming.waiting.get(name)
+        if pending is not None and pending.raw is not None:
+            return pending.raw
         if waiting is not None:
             return waiting.raw
+        record = self.log.records.get(name)
         return None if record is None else record.raw
 
     def _send_sync(self, now: float, now_ns: int) -> None:
@@ -407,7 +410,6 @@ class SdsCore:
         self._bloom.fill(row.message_id for row in rows if row.state is not SdsState.LOST)
         for name in pending:
             if name in self.log:
-                size = len(self._raw(name) or b"")
-                self.outgoing.add(name, size, now + self._random.uniform(1.0, 5.0))
+                self.outgoing.add(name, self._raw(name) or b"", now + self._random.uniform(1.0, 5.0))
         if rows:
             self._sync.news(now)

@@ -21,6 +21,7 @@ class Pending:
 
     size: int
     due: float | None
+    raw: bytes | None
     attempts: int = 1
     ackers: set[str] = field(default_factory=set)
     hashes: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -51,10 +52,10 @@ class OutgoingBuffer:
             and self.bytes + size <= settings.max_outgoing_bytes
         )
 
-    def add(self, name: str, size: int, due: float | None) -> None:
+    def add(self, name: str, raw: bytes, due: float | None) -> None:
         """Keep a message until `release`."""
-        self.pending[name] = Pending(size, due)
-        self.bytes += size
+        self.pending[name] = Pending(len(raw), due, None if self._settings.on_disk else raw)
+        self.bytes += len(raw)
 
     def release(self, name: str) -> None:
         """Forget a message: its payload is delivered, or given up."""

@@ -64,3 +64,6 @@ class SdsSettings:
     max_responses: int = 500
     max_outgoing: int = 2_000
     max_outgoing_bytes: int = 64 << 20
+    on_disk: bool = True
+    """False: of an app that is gone with its process nothing is stored, so unacknowledged messages stay in
+    memory."""

@@ -185,7 +185,7 @@ def test_own_messages_acknowledge_nothing() -> None:
     alice.send(b"1")
     (second,) = alice.send(b"2")
     twin = Peer("alice")
-    twin.core.outgoing.add(decode_sds(second).causal_history[0].message_id, 1, None)
+    twin.core.outgoing.add(decode_sds(second).causal_history[0].message_id, b"x", None)
     assert not any(isinstance(output, Acknowledged) for output in twin.receive(second))
 
 
@@ -438,6 +438,16 @@ def test_the_last_in_order_gives_way_when_too_many_wait() -> None:
     assert sorted(bob.core.incoming.waiting) == ["m2", "m3", "m4"]
     assert sorted(bob.disk.rows) == ["m2", "m3", "m4"]
     assert bob.core.incoming.bytes == sum(waiting.cost for waiting in bob.core.incoming.waiting.values())
+
+
+def test_without_a_disk_unacknowledged_messages_stay_in_memory() -> None:
+    """Of more than 8 MB the first were never sent again, and the payload was undeliverable."""
+    alice = Peer("alice", replace(QUIET, max_history_bytes=1, on_disk=False))
+    raws = alice.send(b"1", b"2")
+    for name in list(alice.core.outgoing.pending):
+        alice.core.transmitted(name, b"", 0.0)
+    again = [output for output in alice.tick(QUIET.ack_timeout) if isinstance(output, Send)]
+    assert sorted(output.raw or b"" for output in again) == sorted(raws)
 
 
 def test_filters_of_any_size_do_not_hash_what_is_pending_again() -> None:
