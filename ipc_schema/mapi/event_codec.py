@@ -64,6 +64,8 @@ _rows: Final = {
 _RECEIVED: Final = 1
 _RECEIVED_SIZE: Final = 12
 """Elements of a `message_received` in this version."""
+_LIVE_SIZE: Final = _RECEIVED_SIZE - 1
+"""Elements of one that does not say its source: most, since it was live then."""
 _MAX_SOURCE: Final = 64
 
 
@@ -135,9 +137,10 @@ def decode_app_event(frame: bytes) -> AppEvent:
     """Decode the header of an event. Raises `AppEventError`, and nothing else, whatever the bytes."""
     try:
         header = unpack_header(frame, MAX_APP_EVENT_HEADER)
-        if len(header) == _RECEIVED_SIZE and header[3] == _RECEIVED:
+        if _LIVE_SIZE <= len(header) <= _RECEIVED_SIZE and header[3] == _RECEIVED:
             # The checks of the rows, inlined for what comes most; the rows word the error.
-            first, stream_id, seq, _, time_ns, topic, digest, stamp, meta, ephemeral, version, source = header
+            first, stream_id, seq, _, time_ns, topic, digest, stamp, meta, ephemeral, version, *said = header
+            source = said[0] if said else LIVE
             if (
                 type(first) is int
                 and first == APP_EVENT
@@ -178,7 +181,7 @@ def _decode_any(header: tuple[Any, ...]) -> AppEvent:
     if row is None:
         return UnknownAppEvent(stream_id, seq, time_ns, kind)
     fields = header[_COMMON:]
-    if kind == _RECEIVED and len(header) == _RECEIVED_SIZE - 1:
-        fields += (LIVE,)  # of a server that does not say
+    if kind == _RECEIVED and len(header) == _LIVE_SIZE:
+        fields += (LIVE,)
     event: AppEvent = row.cls(stream_id, seq, time_ns, *row.read(fields))
     return event
