@@ -54,6 +54,7 @@ BODIES: tuple[type[Body], ...] = (
     channels.ChannelInfo,
     channels.PendingChannelSend,
     channels.ChannelStatusReply,
+    channels.ChannelFindSendReply,
     channels.ChannelSplitReply,
     kernel.KernelLimits,
     StreamState,

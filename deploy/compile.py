@@ -72,7 +72,7 @@ GATEWAY: Final = Group(
     "logos_gateway",
     {
         "logos_gateway": "dispatch http_access json_values origins problems",
-        "logos_gateway/apps": "encoding fates sending window",
+        "logos_gateway/apps": "encoding sending window",
         "logos_gateway/operator": "request_figures",
     },
 )

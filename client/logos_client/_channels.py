@@ -20,7 +20,7 @@ from typing import Final
 from ipc_schema.errors import ErrorCode
 from ipc_schema.frames import MAX_BLOBS, Reply
 from ipc_schema.mapi import channels as schema
-from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply, PendingChannelSend
 from logos_client._app_requests import AppRequests
 from logos_client._arguments import as_bytes, as_text
 from logos_client._calls import read_reply
@@ -94,6 +94,17 @@ class ChannelMethods(AppRequests):
         """What an open channel waits for, and how much it holds."""
         reply = await self._ask_about(schema.CHANNEL_STATUS, channel_id, timeout)
         return read_reply(ChannelStatusReply, reply)
+
+    async def find_channel_send(
+        self, channel_id: str, request_id: bytes, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> PendingChannelSend | None:
+        """A send of a channel by its request id, also when it is final: `end` is then `delivered`, `failed`
+        or `undelivered`. None: it was not accepted, or ended a day ago, after which ids are forgotten."""
+        request = schema.ChannelFindSendRequest(
+            channel_id=as_text("channel id", channel_id), request_id=as_bytes("request id", request_id, 16)
+        )
+        reply = await self._ask(schema.CHANNEL_FIND_SEND, request.to_body(), timeout=timeout, repeat=True)
+        return read_reply(schema.ChannelFindSendReply, reply).send
 
     async def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
         """Encrypt a channel created with `hooks` by functions of the app, which run here, in its process.

@@ -11,6 +11,7 @@ __all__ = [
     "CHANNEL_CLOSE",
     "CHANNEL_CREATE",
     "CHANNEL_EXISTS",
+    "CHANNEL_FIND_SEND",
     "CHANNEL_FORGET",
     "CHANNEL_LIST",
     "CHANNEL_METHODS",
@@ -19,6 +20,7 @@ __all__ = [
     "CHANNEL_SPLIT",
     "CHANNEL_STATUS",
     "FEATURE_CHANNELS",
+    "FEATURE_CHANNEL_FIND_SEND",
     "FEATURE_CHANNEL_HOOKS",
     "MAX_CHANNELS",
     "MAX_CHANNEL_ID",
@@ -26,6 +28,8 @@ __all__ = [
     "ChannelCreateReply",
     "ChannelCreateRequest",
     "ChannelExistsReply",
+    "ChannelFindSendReply",
+    "ChannelFindSendRequest",
     "ChannelInfo",
     "ChannelListReply",
     "ChannelOpenedRequest",
@@ -42,10 +46,13 @@ FEATURE_CHANNELS: Final = "channels"
 """In a hello's `features`: the server has these methods."""
 FEATURE_CHANNEL_HOOKS: Final = "channel_hooks"
 """In a hello's `features`: an app may encrypt segments itself (`hooks` of `channel.create`)."""
+FEATURE_CHANNEL_FIND_SEND: Final = "channel_find_send"
+"""In a hello's `features`: the method `channel.find_send`."""
 CHANNEL_CREATE: Final = "channel.create"
 CHANNEL_EXISTS: Final = "channel.exists"
 CHANNEL_LIST: Final = "channel.list"
 CHANNEL_STATUS: Final = "channel.status"
+CHANNEL_FIND_SEND: Final = "channel.find_send"
 CHANNEL_CLOSE: Final = "channel.close"
 CHANNEL_FORGET: Final = "channel.forget"
 CHANNEL_SEND: Final = "channel.send"
@@ -120,10 +127,16 @@ class ChannelListReply(Body):
 
 
 class PendingChannelSend(Body):
-    """An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted."""
+    """An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted.
+
+    From `channel.find_send` also when it is final: `end` is then `delivered`, `failed` or `undelivered`, and
+    `detail` the participant that has it, or why none is known to.
+    """
 
     request_id: Bin16
     sent: bool
+    end: str = ""
+    detail: str = ""
 
 
 class ChannelStatusReply(Body):
@@ -138,6 +151,20 @@ class ChannelStatusReply(Body):
     history: Uint
     unopened: Uint = 0
     sends: Annotated[tuple[PendingChannelSend, ...], Size(MAX_PENDING_SHOWN)] = ()
+
+
+class ChannelFindSendRequest(Body):
+    """Find a send of a channel, open or not, by its request id."""
+
+    channel_id: ChannelId
+    request_id: Bin16
+
+
+class ChannelFindSendReply(Body):
+    """The send, final or not. None: it was not accepted, or ended a day ago, after which ids are
+    forgotten."""
+
+    send: PendingChannelSend | None = None
 
 
 class SealedSegments(Body):
@@ -188,6 +215,7 @@ CHANNEL_METHODS: Final[dict[str, Method]] = {
     CHANNEL_EXISTS: Method(ChannelRequest, ChannelExistsReply),
     CHANNEL_LIST: Method(Empty, ChannelListReply),
     CHANNEL_STATUS: Method(ChannelRequest, ChannelStatusReply),
+    CHANNEL_FIND_SEND: Method(ChannelFindSendRequest, ChannelFindSendReply),
     CHANNEL_CLOSE: Method(ChannelRequest, Empty),
     CHANNEL_FORGET: Method(ChannelRequest, Empty),
     CHANNEL_SEND: Method(ChannelSendRequest, ChannelSendReply),

@@ -148,8 +148,8 @@ class ChannelCore:
         return False
 
     def _pending(self, request_id: bytes, mark: bytes) -> bool:
-        pending = self.requests.fingerprint(request_id)
-        if pending is not None and pending != mark:
+        pending = self.requests.find(request_id)
+        if pending is not None and pending.fingerprint != mark:
             raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
         return pending is not None
 

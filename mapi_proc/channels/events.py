@@ -122,13 +122,21 @@ class StoredRequest(NamedTuple):
     """Identifies the payload, to distinguish a repeated request from another one under its id."""
 
 
+class EndedRequest(NamedTuple):
+    """What stays of a send that is final."""
+
+    fingerprint: bytes
+    sent: bool
+    end: str
+    detail: str
+
+
 @dataclass(slots=True)
 class ChannelChanges:
     """What to store before acting on the outputs."""
 
     messages: Changes
-    requests: dict[bytes, StoredRequest | None] = field(default_factory=dict)
-    """None: delete the row."""
+    requests: dict[bytes, StoredRequest | EndedRequest] = field(default_factory=dict)
     leftovers: dict[SetKey, frozenset[Slot] | None] = field(default_factory=dict)
     """Outstanding segments of joined payloads. None: delete the row."""
 

@@ -7,12 +7,15 @@ acknowledged and brings the app nothing twice.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from mapi_proc.channels.channel import ChannelCore
 from mapi_proc.channels.events import (
     ChannelOutput,
+    EndedRequest,
     ReceiveRefused,
     RetrieveMessages,
     StoredChannel,
@@ -23,6 +26,8 @@ from mapi_proc.channels.figures import ChannelFigures
 from mapi_proc.channels.storing import channel_rows
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Batch, ChannelRecord
+
+_RECENT: Final = 1_000
 
 
 @dataclass(eq=False)
@@ -45,6 +50,8 @@ class ChannelHost:
     figures: ChannelFigures
     due: float | None = None
     """When `tick` is due next, on the running clock."""
+    recent: OrderedDict[bytes, StoredRequest | EndedRequest] = field(default_factory=OrderedDict)
+    """The sends of an ephemeral app, remembered after their end; a named app's are on disk."""
     closed: bool = False
     """True: nothing is received or stored any more, and late reports about sends are ignored."""
 
@@ -109,6 +116,10 @@ class ChannelHost:
             rows = channel_rows(self.record.channel, changes, self.steady())
             if rows is not None:
                 batch.channel(rows)
+        else:
+            self.recent.update(changes.requests)
+            while len(self.recent) > _RECENT:
+                self.recent.popitem(last=False)
         for output in outputs:
             self.figures.count(output)
             match output:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.channels import ChannelCreateRequest, ChannelInfo
@@ -14,13 +12,10 @@ from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.keeping import KeptSettings
 from mapi_proc.database import ChannelRecord
 
-_RECENT: Final = 1_000
-
 
 @dataclass(slots=True, eq=False)
 class KnownChannel:
-    """Without a host it is closed, or locked (`record.open`). `recent`: the sends of an ephemeral app's
-    channel, remembered after their end."""
+    """Without a host it is closed, or locked (`record.open`)."""
 
     app: App
     record: ChannelRecord
@@ -28,18 +23,11 @@ class KnownChannel:
     host: ChannelHost | None = None
     feed: ChannelFeed | None = None
     opening: bool = False
-    recent: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
 
     @property
     def locked(self) -> bool:
         """Whether it is locked until its app supplies the keys."""
         return self.host is None and bool(self.record.open)
-
-    def remember(self, request_id: bytes, mark: bytes) -> None:
-        """Note a send of an ephemeral app."""
-        self.recent[request_id] = mark
-        if len(self.recent) > _RECENT:
-            self.recent.popitem(last=False)
 
     def info(self) -> ChannelInfo:
         """Return what its app is shown of it."""

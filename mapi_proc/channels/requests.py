@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Final
 
-from mapi_proc.channels.events import Delivered, DeliveryError, SendError, Sent, StoredRequest
+from mapi_proc.channels.events import (
+    Delivered,
+    DeliveryError,
+    EndedRequest,
+    SendError,
+    Sent,
+    StoredRequest,
+)
 
 _Final = Delivered | DeliveryError | SendError
+_ENDS: Final[dict[type[_Final], str]] = {
+    Delivered: "delivered",
+    DeliveryError: "undelivered",
+    SendError: "failed",
+}
 
 
 @dataclass(slots=True)
@@ -26,16 +39,16 @@ class Requests:
         self._timeout = delivery_timeout
         self._pending: dict[bytes, _Request] = {}
         self._by_segment: dict[str, _Request] = {}
-        self.changed: dict[bytes, StoredRequest | None] = {}
+        self.changed: dict[bytes, StoredRequest | EndedRequest] = {}
         self.ended: list[str] = []
 
     def __contains__(self, request_id: bytes) -> bool:
         return request_id in self._pending
 
-    def fingerprint(self, request_id: bytes) -> bytes | None:
-        """Return what identifies a pending send's payload."""
+    def find(self, request_id: bytes) -> StoredRequest | None:
+        """Return a pending send."""
         request = self._pending.get(request_id)
-        return None if request is None else request.stored.fingerprint
+        return None if request is None else request.stored
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -111,10 +124,11 @@ class Requests:
         return Sent(request.stored.request_id)
 
     def _end(self, request: _Request, event: _Final) -> _Final:
-        name = request.stored.request_id
+        stored = request.stored
+        name = stored.request_id
         del self._pending[name]
-        for segment in request.stored.segments:
+        for segment in stored.segments:
             del self._by_segment[segment]
-        self.ended += request.stored.segments
-        self.changed[name] = None
+        self.ended += stored.segments
+        self.changed[name] = EndedRequest(stored.fingerprint, stored.sent, _ENDS[type(event)], event[1])
         return event

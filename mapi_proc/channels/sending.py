@@ -13,15 +13,16 @@ from ipc_schema.mapi.channels import (
     ChannelOpenedRequest,
     ChannelSendRequest,
     ChannelSplitReply,
+    PendingChannelSend,
     SealedSegments,
 )
 from mapi_proc.channels.channel import fingerprint
-from mapi_proc.channels.events import StoredRequest
+from mapi_proc.channels.events import EndedRequest, StoredRequest
 from mapi_proc.channels.host import ChannelHost
 from mapi_proc.channels.known import KnownChannel
 from mapi_proc.database import Database
-from mapi_proc.database.channels import find_channel_request
-from mapi_proc.disk import Disk
+from mapi_proc.database.channels import find_channel_request, find_channel_send
+from mapi_proc.disk import Disk, refusals
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.write_batch import Turn
 
@@ -47,7 +48,7 @@ class ChannelSending:
         if channel.app.durable:
             self.disk.check()
         mark = _mark(request, payload)
-        if await self._repeated(channel, request.request_id, mark):
+        if await self._repeated(channel, host, request.request_id, mark):
             return True
         if host.closed:
             raise IpcError(ErrorCode.BAD_REQUEST, "channel closed mid-send")
@@ -55,16 +56,31 @@ class ChannelSending:
         if channel.app.durable:
             self.turn.batch.durable = True  # accepted survives the loss of the host
             await self.disk.stored(self.turn)
-        else:
-            channel.remember(request.request_id, mark)
         return repeated
 
-    async def _repeated(self, channel: KnownChannel, request_id: bytes, mark: bytes) -> bool:
+    async def find(self, channel: KnownChannel, request_id: bytes) -> PendingChannelSend | None:
+        """Return the send of this id, final or not; None if it is unknown, or forgotten. Raises IpcError."""
+        host = channel.host
+        if host is not None and (pending := host.core.requests.find(request_id)) is not None:
+            return PendingChannelSend(request_id=request_id, sent=pending.sent)
+        if not channel.app.durable:
+            ended = None if host is None else host.recent.get(request_id)
+            return _ended(request_id, *ended[1:]) if isinstance(ended, EndedRequest) else None
+        self.disk.check()
+        await self.disk.stored(self.turn)  # it may have ended in this turn
+        with refusals():
+            found = await self.database.read(find_channel_send, channel.record.channel, request_id)
+        return None if found is None else _ended(request_id, *found)
+
+    async def _repeated(
+        self, channel: KnownChannel, host: ChannelHost, request_id: bytes, mark: bytes
+    ) -> bool:
         """Return whether the send was accepted before, and may be final. Raises `conflict`."""
         if channel.app.durable:
             known = await self.database.read(find_channel_request, channel.record.channel, request_id)
         else:
-            known = channel.recent.get(request_id)
+            recent = host.recent.get(request_id)
+            known = None if recent is None else recent.fingerprint
         if known is not None and known != mark:
             raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
         return known is not None
@@ -92,6 +108,10 @@ def _mark(request: ChannelSendRequest, payload: bytes) -> bytes:
     if request.sealed is None:
         return fingerprint(payload, request.ephemeral)
     return sha256(b"sealed:%d:" % request.ephemeral + request.sealed.digest).digest()
+
+
+def _ended(request_id: bytes, sent: bool, end: str, detail: str) -> PendingChannelSend:
+    return PendingChannelSend(request_id=request_id, sent=sent, end=end, detail=detail)
 
 
 def _put(host: ChannelHost, request: ChannelSendRequest, payload: bytes, mark: bytes) -> bool:

@@ -16,6 +16,7 @@ from ipc_schema.mapi.channels import (
     MAX_PENDING_SHOWN,
     ChannelCreateReply,
     ChannelCreateRequest,
+    ChannelFindSendRequest,
     ChannelInfo,
     ChannelOpenedRequest,
     ChannelSendRequest,
@@ -364,6 +365,10 @@ class ChannelService:
     async def send(self, app: App, request: ChannelSendRequest, blobs: Sequence[bytes]) -> bool:
         """Accept a send and wait until it is on disk. Return True for a repeat. Raises IpcError."""
         return await self._sending.send(*self._opened(app, request.channel_id), request, blobs)
+
+    async def find_send(self, app: App, request: ChannelFindSendRequest) -> PendingChannelSend | None:
+        """Return a send of a channel, open or not. Raises IpcError."""
+        return await self._sending.find(self._known(app, request.channel_id), request.request_id)
 
     def split(
         self, app: App, channel_id: str, blobs: Sequence[bytes]

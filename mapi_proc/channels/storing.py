@@ -6,7 +6,7 @@ from typing import Any
 
 from msgpack import packb, unpackb
 
-from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
+from mapi_proc.channels.events import ChannelChanges, EndedRequest, StoredChannel, StoredRequest
 from mapi_proc.channels.sds.state import Changes, Meta, SdsState, SdsStoredMessage
 from mapi_proc.database.channels import ChannelContents, ChannelRecord, ChannelRows
 from mapi_proc.database.records import DamagedError
@@ -30,8 +30,8 @@ def channel_rows(number: int, changes: ChannelChanges, now_ns: int) -> ChannelRo
         state=None if messages.meta is None else packb(messages.meta),
     )
     for request_id, request in changes.requests.items():
-        if request is None:
-            rows.requests_ended.append((now_ns, request_id))
+        if isinstance(request, EndedRequest):
+            rows.requests_ended.append((now_ns, int(request.sent), request.end, request.detail, request_id))
         else:
             packed = packb(request.segments)
             flags = (int(request.ephemeral), int(request.sent))

@@ -111,7 +111,7 @@ class ChannelRows:
     requests: list[Row] = field(default_factory=list)
     """(request_id, segments, needed, ephemeral, sent, fingerprint): added, or replaced."""
     requests_ended: list[Row] = field(default_factory=list)
-    """(time, request_id)."""
+    """(time, sent, end, detail, request_id)."""
     requests_forgotten: int = 0
     """Those that ended before this time go."""
     leftovers: list[Row] = field(default_factory=list)
@@ -186,13 +186,14 @@ def _execute_sends(connection: sqlite3.Connection, rows: ChannelRows) -> None:
     number, many = rows.channel, connection.executemany
     if rows.requests:
         many(
-            "INSERT OR REPLACE INTO channel_request VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
+            "INSERT OR REPLACE INTO channel_request VALUES (?, ?, ?, ?, ?, ?, ?, 0, '', '')",
             [(number, *row) for row in rows.requests],
         )
     if rows.requests_ended:
         many(
-            "UPDATE channel_request SET segments = x'', ended = ? WHERE channel = ? AND request_id = ?",
-            [(time, number, name) for time, name in rows.requests_ended],
+            "UPDATE channel_request SET segments = x'', ended = ?, sent = ?, end = ?, detail = ?"
+            " WHERE channel = ? AND request_id = ?",
+            [(*row[:-1], number, row[-1]) for row in rows.requests_ended],
         )
     if rows.requests_forgotten:
         connection.execute(
@@ -267,6 +268,22 @@ def find_channel_request(connection: sqlite3.Connection, number: int, request_id
         "SELECT fingerprint FROM channel_request WHERE channel = ? AND request_id = ?", (number, request_id)
     ).fetchone()
     return row[0] if row is not None and isinstance(row[0], bytes) else None
+
+
+def find_channel_send(
+    connection: sqlite3.Connection, number: int, request_id: bytes
+) -> tuple[bool, str, str] | None:
+    """Read whether a send was sent, its end and the end's details; None: the id was not used, or it is
+    forgotten."""
+    row = connection.execute(
+        "SELECT sent, end, detail FROM channel_request WHERE channel = ? AND request_id = ?"
+        " AND (ended = 0 OR end != '')",  # before version 5 ends were not kept
+        (number, request_id),
+    ).fetchone()
+    if row is None:
+        return None
+    sent, end, detail = check_row(row, int, str, str)
+    return bool(sent), end, detail
 
 
 def find_channel_message(connection: sqlite3.Connection, number: int, message_id: str) -> bytes | None:

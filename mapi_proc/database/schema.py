@@ -122,7 +122,13 @@ CREATE TABLE wanted_history (
 # `first_attempt` was the message's timestamp, and `elapsed`, which is 0 since, was written again and again.
 _VERSION_4: Final = "UPDATE outbox SET first_attempt = -elapsed, elapsed = 0 WHERE state < 10;"
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES, _VERSION_4)
+# How a channel's send has ended, for those who ask later.
+_VERSION_5: Final = """
+ALTER TABLE channel_request ADD COLUMN end TEXT NOT NULL DEFAULT '';
+ALTER TABLE channel_request ADD COLUMN detail TEXT NOT NULL DEFAULT '';
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES, _VERSION_4, _VERSION_5)
 
 
 class NotOurDatabaseError(DatabaseError):

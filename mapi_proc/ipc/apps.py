@@ -13,7 +13,11 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC
 from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
-from ipc_schema.mapi.channels import FEATURE_CHANNEL_HOOKS, FEATURE_CHANNELS
+from ipc_schema.mapi.channels import (
+    FEATURE_CHANNEL_FIND_SEND,
+    FEATURE_CHANNEL_HOOKS,
+    FEATURE_CHANNELS,
+)
 from ipc_schema.mapi.paging import topic_page
 from ipc_schema.server import Answer, Begun, Call, Route, answer
 from ipc_schema.server_client import Client
@@ -188,7 +192,13 @@ class AppServer:
                 max_payload=network.max_payload,
                 send_window_ms=int(self._core.config.messages.send_window * 1000),
             ),
-            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS, m.FEATURE_SEND_TIMESTAMP, m.FEATURE_FIND_SEND),
+            features=(
+                FEATURE_CHANNELS,
+                FEATURE_CHANNEL_HOOKS,
+                FEATURE_CHANNEL_FIND_SEND,
+                m.FEATURE_SEND_TIMESTAMP,
+                m.FEATURE_FIND_SEND,
+            ),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
             app=app.name,

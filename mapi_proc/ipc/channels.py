@@ -24,6 +24,7 @@ class ChannelRoutes:
             schema.CHANNEL_EXISTS: Route(self._exists),
             schema.CHANNEL_LIST: Route(self._list),
             schema.CHANNEL_STATUS: Route(self._status),
+            schema.CHANNEL_FIND_SEND: Route(self._find_send),
             schema.CHANNEL_CLOSE: Route(self._close, ordered=True),
             schema.CHANNEL_FORGET: Route(self._forget, ordered=True),
             # Not ordered: many are to share a transaction. They stay in order all the same, since the one
@@ -51,6 +52,11 @@ class ChannelRoutes:
     def _status(self, call: Call) -> Answer:
         channel_id = call.read(schema.ChannelRequest).channel_id
         return answer(self._core.channels.get().status(self._app_of(call), channel_id).to_body())
+
+    async def _find_send(self, call: Call) -> Answer:
+        wanted = call.read(schema.ChannelFindSendRequest)
+        send = await self._core.channels.get().find_send(self._app_of(call), wanted)
+        return answer(schema.ChannelFindSendReply(send=send).to_body())
 
     async def _close(self, call: Call) -> Answer:
         channel_id = call.read(schema.ChannelRequest).channel_id

@@ -83,6 +83,11 @@ def test_each_message_comes_once_through_kills_of_both_processes(client: str) ->
             found = [ask(adapter, "find_send", request_id=one * 16) for one in ("ab", "cd")]
             assert found[0] in ("attempted", "retry")
             assert found[1] is None
+
+            ask(adapter, "channel_create", channel="room", topic=TOPIC)
+            sent = ask(adapter, "channel_send", channel="room", payload="ff")
+            found = [ask(adapter, "find_send", channel="room", request_id=one) for one in (sent, "cd" * 16)]
+            assert found == ["", None]
         finally:
             adapter.close()
 

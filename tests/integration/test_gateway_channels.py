@@ -85,8 +85,8 @@ def test_a_payload_goes_from_one_to_the_other_and_is_delivered(gateways: Gateway
     status = a.request("GET", "/apps/v1/post/channels/letters").json
     assert (status["unacknowledged"], status["sends"]) == (0, [])
     fate = a.request("GET", f"{path}/letter-1").json
-    assert (fate["requestId"], fate["state"]) == (small, "channel_message_delivered")
-    assert fate["event"]["by"] == received_by(b)
+    ended = {"state": "delivered", "sent": True, "detail": received_by(b)}
+    assert fate == {"requestId": small, **ended}
     other = a.request("GET", f"/apps/v1/post/sends/{small}")
     assert other.status == 404, "a request id is the channel's"
 

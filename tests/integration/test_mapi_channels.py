@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from logos_client import PendingChannelSend
 from logos_client.events import (
     ChannelMessageDelivered,
     ChannelMessageLost,
@@ -70,7 +71,7 @@ async def open_channel(node: Node, name: str | None, **options: Any) -> Messagin
 @asyncio_test(120)
 async def test_two_apps_talk_in_order_and_see_that_the_other_has_it(tmp_path: Path) -> None:
     with node_pair(tmp_path, mapi_options=FAST) as nodes:
-        async with await open_channel(nodes[0], "alice") as alice, await open_channel(nodes[1], "bob") as bob:
+        async with await open_channel(nodes[0], "alice") as alice, await open_channel(nodes[1], None) as bob:
             sent = [await alice.send_to_channel("room", b"%d" % number) for number in range(20)]
             assert await payloads(bob, 20) == [b"%d" % number for number in range(20)]
             answer = await bob.send_to_channel("room", b"answer")
@@ -86,10 +87,21 @@ async def test_two_apps_talk_in_order_and_see_that_the_other_has_it(tmp_path: Pa
             assert {one.request_id for one in of(ChannelMessageDelivered, events)} == set(sent)
             assert {one.request_id for one in of(ChannelMessageSent, events)} == set(sent)
             await delivered(bob, {answer})
+            found = await bob.find_channel_send("room", answer)
+            assert found is not None
+            assert (found.sent, found.end) == (True, "delivered")
             # a request id is the idempotency key, also after the end of its send
             assert await alice.send_to_channel("room", b"0", request_id=sent[0]) == sent[0]
             with pytest.raises(ConflictError):
                 await alice.send_to_channel("room", b"other", request_id=sent[0])
+            # What became of it, after the death of the process that knew, and in a closed channel.
+            nodes[0].mapi.kill()
+            nodes[0].mapi.start()
+            await alice.close_channel("room")
+            (by,) = {one.by for one in of(ChannelMessageDelivered, events)}
+            ended = PendingChannelSend(request_id=sent[0], sent=True, end="delivered", detail=by)
+            assert await alice.find_channel_send("room", sent[0]) == ended
+            assert await alice.find_channel_send("room", bytes(16)) is None
 
 
 @asyncio_test(120)

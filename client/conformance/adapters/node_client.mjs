@@ -23,7 +23,11 @@ const commands = {
     return (await client.send(topic, Buffer.from(payload, "hex"), { requestId, timeout })).toString("hex");
   },
   status: ({ timeout }) => client.status({ timeout }),
-  find_send: async ({ request_id }) => (await client.findSend(Buffer.from(request_id, "hex")))?.state ?? null,
+  find_send: async ({ request_id, channel }) => {
+    const id = Buffer.from(request_id, "hex");
+    if (channel !== undefined) return (await client.findChannelSend(channel, id))?.end ?? null;
+    return (await client.findSend(id))?.state ?? null;
+  },
   subscribe: ({ topics }) => client.subscribe(topics),
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
   subscriptions: ({ timeout }) => client.subscriptions({ timeout }),
@@ -31,7 +35,7 @@ const commands = {
     client.setChannelEncryption(channel, seal, unseal);
     await client.createChannel(channel, topic, { hooks: true });
   },
-  channel_send: async ({ channel, payload }) => void (await client.sendToChannel(channel, Buffer.from(payload, "hex"))),
+  channel_send: async ({ channel, payload }) => (await client.sendToChannel(channel, Buffer.from(payload, "hex"))).toString("hex"),
   ack: () => client.ack(event),
   close: () => client.close({ handled: true }),
 };

@@ -51,7 +51,11 @@ class Subject:
             case "status":
                 return (await client.status(timeout=limit)).to_body()
             case "find_send":
-                found = await client.find_send(bytes.fromhex(arguments["request_id"]), timeout=limit)
+                request_id = bytes.fromhex(arguments["request_id"])
+                if "channel" in arguments:
+                    ended = await client.find_channel_send(arguments["channel"], request_id, timeout=limit)
+                    return None if ended is None else ended.end
+                found = await client.find_send(request_id, timeout=limit)
                 return None if found is None else found.state
             case "ack":
                 await client.ack(self.event)
@@ -64,8 +68,8 @@ class Subject:
                 await client.create_channel(arguments["channel"], arguments["topic"], hooks=True)
                 return None
             case "channel_send":
-                await client.send_to_channel(arguments["channel"], bytes.fromhex(arguments["payload"]))
-                return None
+                payload = bytes.fromhex(arguments["payload"])
+                return (await client.send_to_channel(arguments["channel"], payload)).hex()
             case "subscribe" | "unsubscribe" | "subscriptions":
                 return await getattr(client, cmd)(**arguments)
         raise ValueError(f"no command {cmd}")

@@ -54,6 +54,13 @@ ChannelStatusReply MessagingClient::channel_status(const std::string& channel_id
   return read_body<ChannelStatusReply>(session_->ask("channel.status", body, true, kDefaultTimeout).body);
 }
 
+std::optional<PendingChannelSend> MessagingClient::find_channel_send(const std::string& channel_id, const Id& request_id) {
+  Body body;
+  body.with("channel_id", channel_id).with("request_id", request_id);
+  const Reply reply = session_->ask("channel.find_send", std::move(body), true, kDefaultTimeout);
+  return read_body<ChannelFindSendReply>(reply.body).send;
+}
+
 void MessagingClient::close_channel(const std::string& channel_id) {
   (void)session_->ask("channel.close", Value::Map{{"channel_id", channel_id}}, true, kDefaultTimeout);
 }

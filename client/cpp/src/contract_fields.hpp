@@ -171,6 +171,8 @@ template <class T, class V>
 void fields(T& one, V&& visit) {
   visit("request_id", one.request_id, Field{16, true});
   visit("sent", one.sent, Field{0, true});
+  visit("end", one.end, Field{0, false});
+  visit("detail", one.detail, Field{0, false});
 }
 
 template <class T, class V>
@@ -183,6 +185,12 @@ void fields(T& one, V&& visit) {
   visit("history", one.history, Field{0, true});
   visit("unopened", one.unopened, Field{0, false});
   visit("sends", one.sends, Field{0, false});
+}
+
+template <class T, class V>
+  requires std::same_as<std::remove_const_t<T>, ChannelFindSendReply>
+void fields(T& one, V&& visit) {
+  visit("send", one.send, Field{0, false});
 }
 
 template <class T, class V>

@@ -82,6 +82,10 @@ class Subject {
       logos::Id id{};
       const auto bytes = from_hex(line.at("request_id"));
       std::copy_n(bytes.begin(), 16, id.begin());
+      if (line.contains("channel")) {
+        const auto ended = client->find_channel_send(line.at("channel"), id);
+        return ended ? json(ended->end) : json(nullptr);
+      }
       const auto found = client->find_send(id, {}, timeout);
       return found ? json(found->state) : json(nullptr);
     }

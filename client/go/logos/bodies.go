@@ -247,8 +247,10 @@ type ChannelListReply struct {
 
 // PendingChannelSend: An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted.
 type PendingChannelSend struct {
-	RequestID ID   `json:"request_id"`
-	Sent      bool `json:"sent"`
+	RequestID ID     `json:"request_id"`
+	Sent      bool   `json:"sent"`
+	End       string `json:"end,omitempty"`
+	Detail    string `json:"detail,omitempty"`
 }
 
 // ChannelStatusReply: `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
@@ -262,6 +264,18 @@ type ChannelStatusReply struct {
 	History        uint64               `json:"history"`
 	Unopened       uint64               `json:"unopened,omitempty"`
 	Sends          []PendingChannelSend `json:"sends,omitempty"`
+}
+
+// ChannelFindSendRequest: Find a send of a channel, open or not, by its request id.
+type ChannelFindSendRequest struct {
+	ChannelID string `json:"channel_id"`
+	RequestID ID     `json:"request_id"`
+}
+
+// ChannelFindSendReply: The send, final or not. nil: it was not accepted, or ended a day ago, after which ids are
+// forgotten.
+type ChannelFindSendReply struct {
+	Send *PendingChannelSend `json:"send,omitempty"`
 }
 
 // SealedSegments: What the blobs of a send are in a channel with hooks: segments of `channel.split`, encrypted.

@@ -266,6 +266,14 @@ func (c *MessagingClient) ChannelStatus(ctx context.Context, channel string) (*C
 	return answer, c.repeat(ctx, "channel.status", ChannelRequest{ChannelID: channel}, answer)
 }
 
+// FindChannelSend finds a send of a channel by its request id, also when it is final: End is then delivered, failed or
+// undelivered. Nil: it was not accepted, or ended a day ago, after which ids are forgotten.
+func (c *MessagingClient) FindChannelSend(ctx context.Context, channel string, id ID) (*PendingChannelSend, error) {
+	var answer ChannelFindSendReply
+	err := c.repeat(ctx, "channel.find_send", ChannelFindSendRequest{ChannelID: channel, RequestID: id}, &answer)
+	return answer.Send, err
+}
+
 // CloseChannel stops receiving and sending; a named app's stored state stays.
 func (c *MessagingClient) CloseChannel(ctx context.Context, channel string) error {
 	return c.repeat(ctx, "channel.close", ChannelRequest{ChannelID: channel}, nil)

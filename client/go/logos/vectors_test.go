@@ -214,7 +214,7 @@ var replies = map[string]any{
 	"mapi hello": MapiHello{}, "mapi subscribe": SubscribeReply{}, "mapi subscriptions": SubscriptionsReply{},
 	"mapi send": SendReply{}, "mapi ack": AckReply{}, "mapi status": StatusReply{}, "mapi pending": PendingReply{},
 	"mapi find_send": FindSendReply{}, "mapi cancel": CancelReply{}, "mapi channel.create": ChannelCreateReply{}, "mapi channel.list": ChannelListReply{},
-	"mapi channel.status": ChannelStatusReply{}, "kernel hello": KernelHello{}, "kernel lease.acquire": LeaseAcquireReply{},
+	"mapi channel.status": ChannelStatusReply{}, "mapi channel.find_send": ChannelFindSendReply{}, "kernel hello": KernelHello{}, "kernel lease.acquire": LeaseAcquireReply{},
 	"kernel stream.replay": StreamReplayReply{}, "kernel relay.publish": RelayPublishReply{},
 	"kernel relay.publish_many": RelayPublishManyReply{}, "kernel relay.peers": RelayPeersReply{}, "kernel lightpush.publish": LightpushPublishReply{},
 	"kernel store.query": StoreQueryReply{}, "kernel filter.subscribe": FilterSubscribeReply{},

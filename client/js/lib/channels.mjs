@@ -81,6 +81,19 @@ export class ChannelMethods {
     return /** @type {any} */ (body);
   }
 
+  /**
+   * A send of a channel by its request id, also when it is final: `end` is then `delivered`, `failed` or `undelivered`. Null:
+   * it was not accepted, or ended a day ago, after which ids are forgotten.
+   * @param {string} channelId
+   * @param {Uint8Array} requestId
+   * @returns {Promise<import("./types.mjs").PendingChannelSend | null>}
+   */
+  async findChannelSend(channelId, requestId) {
+    check.bytes("request id", requestId, 16);
+    const { body } = await this.#session.repeat("channel.find_send", { channel_id: channelId, request_id: requestId });
+    return /** @type {any} */ (body).send ?? null;
+  }
+
   /** Stop receiving and sending; a named app's stored state stays. @param {string} channelId */
   async closeChannel(channelId) {
     await this.#session.repeat("channel.close", { channel_id: channelId });

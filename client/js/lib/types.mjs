@@ -7,7 +7,7 @@
 /** @typedef {{request_id: Buffer, content_topic: string, state: string, accepted_ns: Integer, attempts: number, message_hash?: Buffer, timestamp?: Integer, cause: string}} PendingSend */
 /** @typedef {{sends: PendingSend[], total: number, states: Record<string, number>}} PendingReply */
 /** @typedef {{channel_id: string, content_topic: string, sender_id: string, profile: string, encrypted: boolean, open: boolean, locked: boolean, hooks: boolean}} ChannelInfo */
-/** @typedef {{request_id: Buffer, sent: boolean}} PendingChannelSend */
+/** @typedef {{request_id: Buffer, sent: boolean, end: string, detail: string}} PendingChannelSend */
 /** @typedef {{missing: number, waiting: number, joining: number, unacknowledged: number, history: number, unopened: number, sends: PendingChannelSend[]}} ChannelStatusReply */
 /** @typedef {{event: "message_received", stream_id: Buffer, seq: number, time_ns: Integer, content_topic: string, message_hash: Buffer, timestamp: Integer, meta: Buffer, ephemeral: boolean, version: number, source: string, payload: Buffer}} MessageReceived */
 /** @typedef {{event: "message_propagated", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer}} MessagePropagated */

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply, PendingChannelSend
 from ipc_schema.mapi.methods import MapiLimits, PendingReply, PendingSend, StatusReply
 from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
@@ -239,6 +239,13 @@ class MessagingCalls(BlockingClient):
     def channel_status(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> ChannelStatusReply:
         """What an open channel waits for, and how much it holds."""
         return self._portal.call(self._client.channel_status, channel_id, timeout=timeout)
+
+    def find_channel_send(
+        self, channel_id: str, request_id: bytes, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> PendingChannelSend | None:
+        """A send of a channel by its request id, also when it is final: `end` is then `delivered`, `failed`
+        or `undelivered`. None: it was not accepted, or ended a day ago, after which ids are forgotten."""
+        return self._portal.call(self._client.find_channel_send, channel_id, request_id, timeout=timeout)
 
     def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
         """Encrypt a channel created with `hooks` by functions of the app, which run here, in its process.

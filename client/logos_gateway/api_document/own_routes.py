@@ -145,7 +145,7 @@ OWN: Final[dict[str, Operation]] = {
     ),
     "GET /apps/v1/{name}/channels/{channelId}/sends/{requestId}": _own(
         parameters=[_NAME, _CHANNEL, _ID, _TAKEOVER],
-        answers=_json(ref("ChannelFate")),
+        answers=_json(ref("PendingChannelSend")),
     ),
     "GET /kernel/v1/events": _own(
         parameters=[

@@ -143,13 +143,16 @@ SCHEMAS: Final[dict[str, Any]] = {
             "sends": array(ref("PendingChannelSend"), description="Up to 1,000 of those without an end"),
         }
     ),
-    "PendingChannelSend": obj({"requestId": _ID, "state": text(enum=["accepted", "sent"])}),
-    "ChannelFate": {
-        "anyOf": [
-            ref("PendingChannelSend"),
-            obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
-        ]
-    },
+    "PendingChannelSend": obj(
+        {
+            "requestId": _ID,
+            "state": text("`accepted`, `sent`; or final: `delivered`, `failed`, `undelivered`"),
+        },
+        {
+            "sent": flag("If it is final: it was sent"),
+            "detail": text("If it is final: the participant that has it, or why none is known to"),
+        },
+    ),
     "ChannelSend": obj({"payload": _BASE64}, {"ephemeral": flag()}),
     "AppEvent": obj(
         {"kind": text("The contract's name of the event")},

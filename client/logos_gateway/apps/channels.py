@@ -15,7 +15,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from logos_client import MessagingClient, PendingChannelSend
-from logos_client.events import ChannelMessageSent
 from logos_gateway.apps.sending import body_object, open_journal, request_id_of
 from logos_gateway.bodies import json_response, own_body
 from logos_gateway.json_values import BadBody, encode_json, from_base64
@@ -50,24 +49,18 @@ async def create_channel(request: Request) -> Response:
 
 @router.get("/{name}/channels/{channelId:path}/sends/{requestId}", summary="What became of a channel's send")
 async def channel_send_fate(request: Request) -> Response:
-    """Return `{requestId, state}` while it is in progress (`accepted`, `sent`), then also its last event.
-
-    404: unknown, or forgotten.
-    """
+    """Return the send and its state, also when it is final. 404: unknown, or ended more than a day ago."""
     channel_id, text = _channel_id(request), request.path_params["requestId"]
     journal = await open_journal(request)
     # A channel's id may happen to look like the path of another channel's send.
     if await journal.client.channel_exists(whole := f"{channel_id}/sends/{text}"):
         return json_response(await _status(journal.client, {"channelId": whole}))
     request_id = request_id_of(text)
-    event = journal.channel_fates.find(channel_id, request_id)
-    if event is None or event["kind"] == ChannelMessageSent.kind:
-        for one in (await journal.client.channel_status(channel_id)).sends:
-            if one.request_id == request_id:
-                return json_response(_pending(one))
-    if event is None:
+    # Not from the events that have been read: without a reader the newest of them are still at MAPI.
+    found = await journal.client.find_channel_send(channel_id, request_id)
+    if found is None:
         raise ProblemError(404, "not_found", f"nothing is known of the send {text[:80]}")
-    return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
+    return json_response(_shown(found))
 
 
 @router.get("/{name}/channels/{channelId:path}", summary="What a channel waits for")
@@ -156,11 +149,20 @@ async def _create(client: MessagingClient, body: dict[str, Any]) -> dict[str, An
 
 async def _status(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
     status = await client.channel_status(_text(body, "channelId"))
-    return {**status.to_body(), "sends": [_pending(one) for one in status.sends]}
+    return {**status.to_body(), "sends": [_shown(one) for one in status.sends]}
 
 
-def _pending(one: PendingChannelSend) -> dict[str, Any]:
-    return {"requestId": one.request_id.hex(), "state": "sent" if one.sent else "accepted"}
+async def _find_send(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    request_id = request_id_of(_text(body, "requestId"))
+    found = await client.find_channel_send(_text(body, "channelId"), request_id)
+    return {"send": None if found is None else _shown(found)}
+
+
+def _shown(one: PendingChannelSend) -> dict[str, Any]:
+    request_id = one.request_id.hex()
+    if one.end:
+        return {"requestId": request_id, "state": one.end, "sent": one.sent, "detail": one.detail}
+    return {"requestId": request_id, "state": "sent" if one.sent else "accepted"}
 
 
 async def _close(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +197,7 @@ CHANNEL_OPERATIONS: Final[
     "channel_close": _close,
     "channel_forget": _forget,
     "channel_send": _send,
+    "channel_find_send": _find_send,
 }
 """The `op` of a WebSocket request, whose other keys are those of the routes' bodies."""
 

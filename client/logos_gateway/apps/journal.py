@@ -15,7 +15,6 @@ from logos_client.events import LinkRestored, MessageReceived, TakenOver
 from logos_client.exceptions import LogosError, NotReadyError
 from logos_client.messaging import MessagingClient
 from logos_gateway.apps.encoding import event_size
-from logos_gateway.apps.fates import ChannelFates
 from logos_gateway.apps.window import JournalPosition, JournalWindow, WindowEntry
 
 log = logging.getLogger(__name__)
@@ -75,7 +74,7 @@ class _Away(NamedTuple):
 
 
 class Journal:
-    """One app's connection, its unacknowledged events, and the outcome of its sends to channels."""
+    """One app's connection and its unacknowledged events."""
 
     def __init__(self, client: MessagingClient, limit: Callable[[], int], *, reported: bool = False) -> None:
         """`limit()` returns the bytes that the window may hold now."""
@@ -92,7 +91,6 @@ class Journal:
         self._limit = limit
         self._away: dict[str, _Away] = {}
         """By label."""
-        self.channel_fates = ChannelFates()
         self._waiting: list[asyncio.Future[None]] = []
         self._ack_timer: asyncio.TimerHandle | None = None
         self._unsettled = 0
@@ -125,7 +123,6 @@ class Journal:
         try:
             async for event in self.client:
                 if type(event) is not MessageReceived:  # most are
-                    self.channel_fates.note(event)
                     if isinstance(event, TakenOver):
                         self._end("another connection has taken over this app's name")
                         return

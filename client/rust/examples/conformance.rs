@@ -141,7 +141,11 @@ async fn run(subject: &Subject, command: &str, arguments: &Map<String, Value>) -
         }
         "find_send" => {
             let request_id = Id::try_from(&unhex(&text(arguments, "request_id"))[..]).unwrap_or_default();
-            json!(client.find_send(request_id, None).await?.map(|found| found.state))
+            if arguments.contains_key("channel") {
+                json!(client.find_channel_send(&text(arguments, "channel"), request_id).await?.map(|found| found.end))
+            } else {
+                json!(client.find_send(request_id, None).await?.map(|found| found.state))
+            }
         }
         "status" => json!(client.status().await?),
         "subscribe" => json!(client.subscribe(topics(arguments)).await?),

@@ -3,7 +3,10 @@
 use rmpv::Value;
 
 use crate::bytes::{Hash, Id};
-use crate::contract::{ChannelCreateReply, ChannelExistsReply, ChannelInfo, ChannelListReply, ChannelStatusReply};
+use crate::contract::{
+    ChannelCreateReply, ChannelExistsReply, ChannelFindSendReply, ChannelInfo, ChannelListReply, ChannelStatusReply,
+    PendingChannelSend,
+};
 use crate::error::{Code, Error, Result};
 use crate::messaging::MessagingClient;
 use crate::session::id_value;
@@ -76,6 +79,13 @@ impl MessagingClient {
     /// What an open channel waits for, and how much it holds.
     pub async fn channel_status(&self, channel_id: &str) -> Result<ChannelStatusReply> {
         self.repeat("channel.status", named(channel_id), Vec::new()).await?.parse()
+    }
+
+    /// A send of a channel by its request id, also when it is final: `end` is then `delivered`, `failed` or
+    /// `undelivered`. `None`: it was not accepted, or ended a day ago, after which ids are forgotten.
+    pub async fn find_channel_send(&self, channel_id: &str, request_id: Id) -> Result<Option<PendingChannelSend>> {
+        let body = named(channel_id).with("request_id", id_value(request_id));
+        Ok(self.repeat("channel.find_send", body, Vec::new()).await?.parse::<ChannelFindSendReply>()?.send)
     }
 
     /// Stop to receive and send; a named app's stored state stays.

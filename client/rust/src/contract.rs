@@ -293,10 +293,17 @@ pub struct ChannelListReply {
 }
 
 /// An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted.
+///
+/// From `channel.find_send` also when it is final: `end` is then `delivered`, `failed` or `undelivered`, and
+/// `detail` the participant that has it, or why none is known to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PendingChannelSend {
     pub request_id: Id,
     pub sent: bool,
+    #[serde(default)]
+    pub end: String,
+    #[serde(default)]
+    pub detail: String,
 }
 
 /// `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
@@ -313,6 +320,14 @@ pub struct ChannelStatusReply {
     pub unopened: u64,
     #[serde(default)]
     pub sends: Vec<PendingChannelSend>,
+}
+
+/// The send, final or not. None: it was not accepted, or ended a day ago, after which ids are
+/// forgotten.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelFindSendReply {
+    #[serde(default)]
+    pub send: Option<PendingChannelSend>,
 }
 
 /// Accepted; `repeated`: it was accepted before under this id.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
+from mapi_proc.channels.events import ChannelChanges, EndedRequest, StoredChannel, StoredRequest
 from mapi_proc.channels.sds.state import Changes, Meta, SdsState, SdsStoredMessage
 from mapi_proc.channels.segmentation.join import SetKey, Slot
 
@@ -32,7 +32,7 @@ class Disk:
     def apply(self, changes: ChannelChanges) -> None:
         self.apply_messages(changes.messages)
         for name, request in changes.requests.items():
-            if request is None:
+            if isinstance(request, EndedRequest):
                 self.requests.pop(name, None)
             else:
                 self.requests[name] = request

@@ -216,7 +216,7 @@ class Simulation:
             participant.core.send(request, payload, False, self.now, self.wall(participant))
         self.sent[name] = sender
         accepted = next(iter(participant.core.requests.changed.values()))
-        assert accepted is not None
+        assert isinstance(accepted, StoredRequest)
         self.requests[request] = accepted
         self.after(participant)
 

@@ -577,6 +577,8 @@ def channel_requests() -> None:
     request("mapi", "channel.create", create, name="channel.create with keys")
     for method in ("channel.exists", "channel.status", "channel.close", "channel.forget"):
         request("mapi", method, channels.ChannelRequest(channel_id="room"))
+    find = channels.ChannelFindSendRequest(channel_id="room", request_id=REQUEST)
+    request("mapi", "channel.find_send", find)
     request("mapi", "channel.list", {})
     send = channels.ChannelSendRequest(channel_id="room", request_id=REQUEST, ephemeral=True)
     request("mapi", "channel.send", send, [b"first", b"second"])
@@ -604,6 +606,8 @@ def channel_replies() -> None:
         hooks=True,
     )
     reply("mapi", "channel.list", channels.ChannelListReply(channels=(info,)))
+    delivered = channels.PendingChannelSend(request_id=REQUEST, sent=True, end="delivered", detail="bob")
+    reply("mapi", "channel.find_send", channels.ChannelFindSendReply(send=delivered))
     status = channels.ChannelStatusReply(
         missing=1,
         waiting=2,

@@ -95,6 +95,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "goodbye",
         "channel.create",
         "channel.exists",
+        "channel.find_send",
         "channel.list",
         "channel.status",
         "channel.close",

@@ -129,6 +129,8 @@ struct ChannelInfo {
 struct PendingChannelSend {
   Id request_id{};
   bool sent{};
+  std::string end{};
+  std::string detail{};
 };
 
 /// missing: messages known of and not here; waiting for those; joining: payloads of which segments are here;
@@ -142,6 +144,11 @@ struct ChannelStatusReply {
   std::uint64_t history{};
   std::uint64_t unopened{};
   std::vector<PendingChannelSend> sends{};
+};
+
+/// The send, final or not. none: it was not accepted, or ended a day ago, after which ids are forgotten.
+struct ChannelFindSendReply {
+  std::optional<PendingChannelSend> send{};
 };
 
 /// The blobs are the payload's segments, one after the other, of these sizes.

@@ -185,6 +185,9 @@ class LOGOS_CLIENT_API MessagingClient {
   [[nodiscard]] bool channel_exists(const std::string& channel_id);
   [[nodiscard]] std::vector<ChannelInfo> channels();
   [[nodiscard]] ChannelStatusReply channel_status(const std::string& channel_id);
+  /// A send of a channel by its request id, also when it is final: `end` is then delivered, failed or undelivered. None: it
+  /// was not accepted, or ended a day ago, after which ids are forgotten.
+  [[nodiscard]] std::optional<PendingChannelSend> find_channel_send(const std::string& channel_id, const Id& request_id);
   /// Stop to receive and send; a named app's stored state stays.
   void close_channel(const std::string& channel_id);
   void forget_channel(const std::string& channel_id);

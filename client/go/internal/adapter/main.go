@@ -103,6 +103,13 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 		if _, err := hex.Decode(id[:], []byte(c.RequestID)); err != nil {
 			return nil, err
 		}
+		if c.Channel != "" {
+			found, err := client.FindChannelSend(ctx, c.Channel, id)
+			if found == nil {
+				return nil, err
+			}
+			return found.End, err
+		}
 		found, err := client.FindSend(ctx, id, "")
 		if found == nil {
 			return nil, err
@@ -119,8 +126,7 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, err = client.SendToChannel(ctx, c.Channel, payload)
-		return nil, err
+		return client.SendToChannel(ctx, c.Channel, payload)
 	case "close":
 		client.Handled()
 		return nil, client.Close()

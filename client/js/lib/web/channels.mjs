@@ -51,6 +51,18 @@ export class ChannelMethods {
     return { ...counts, sends: sends.map(readPendingInChannel) };
   }
 
+  /**
+   * A send of a channel by its request id, also when it is final. See the Node.js client.
+   * @param {string} channelId
+   * @param {Uint8Array} requestId
+   * @returns {Promise<import("./types.mjs").PendingChannelSend | null>}
+   */
+  async findChannelSend(channelId, requestId) {
+    const fields = { channelId: text("channel id", channelId), requestId: toHex(bytes("request id", requestId, 16)) };
+    const { send } = await this.#requests.repeat("channel_find_send", fields);
+    return send && readPendingInChannel(send);
+  }
+
   /** Stop to receive and send; the stored state stays. @param {string} channelId */
   async closeChannel(channelId) {
     await this.#requests.repeat("channel_close", { channelId: text("channel id", channelId) });

@@ -112,7 +112,9 @@ const readRestored = (shown) => ({
 /** A send of a channel without an end. @param {any} shown @returns {import("./types.mjs").PendingChannelSend} */
 export const readPendingInChannel = (shown) => ({
   request_id: hex(shown.requestId, 16) ?? new Uint8Array(0),
-  sent: shown.state === "sent",
+  sent: shown.sent ?? shown.state === "sent",
+  end: shown.sent === undefined ? "" : shown.state,
+  detail: shown.detail ?? "",
 });
 
 /** A send without a fate. @param {any} shown @returns {import("./types.mjs").PendingSend} */

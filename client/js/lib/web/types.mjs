@@ -7,7 +7,7 @@
 /** @typedef {{request_id: Uint8Array, content_topic: string, state: string, accepted_ns: Integer, attempts: number, message_hash?: Uint8Array, timestamp?: Integer, cause: string}} PendingSend */
 /** @typedef {{sends: PendingSend[], total: number, states: Record<string, number>}} PendingReply */
 /** @typedef {{channel_id: string, content_topic: string, sender_id: string, profile: string, encrypted: boolean, open: boolean, locked: boolean, hooks: boolean}} ChannelInfo */
-/** @typedef {{request_id: Uint8Array, sent: boolean}} PendingChannelSend */
+/** @typedef {{request_id: Uint8Array, sent: boolean, end: string, detail: string}} PendingChannelSend */
 /** @typedef {{missing: number, waiting: number, joining: number, unacknowledged: number, history: number, unopened: number, sends: PendingChannelSend[]}} ChannelStatusReply */
 /** @typedef {{event: "message_received", stream_id: Uint8Array, seq: number, time_ns: Integer, content_topic: string, message_hash: Uint8Array, timestamp: Integer, meta: Uint8Array, ephemeral: boolean, version: number, source: string, payload: Uint8Array}} MessageReceived */
 /** @typedef {{event: "message_propagated", stream_id: Uint8Array, seq: number, time_ns: Integer, request_id: Uint8Array, message_hash: Uint8Array}} MessagePropagated */

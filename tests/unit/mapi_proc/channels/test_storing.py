@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -11,19 +12,20 @@ from random import Random
 import pytest
 
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
-from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
+from mapi_proc.channels.events import ChannelChanges, EndedRequest, StoredChannel, StoredRequest
 from mapi_proc.channels.sds.state import Changes, SdsState, SdsStoredMessage
 from mapi_proc.channels.storing import channel_rows, stored_channel
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
 from mapi_proc.database.channels import (
-    CHANNEL_TABLES,
     execute_channels,
     find_channel_message,
     find_channel_request,
+    find_channel_send,
     load_channel,
     load_channels,
 )
 from mapi_proc.database.records import DamagedError
+from mapi_proc.database.schema import MIGRATIONS, migrate
 from tests.simulation.channels.run import simulate
 from tests.support.aio import asyncio_test
 
@@ -36,7 +38,7 @@ class SqliteDisk:
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self.connection.close)  # by the collector, in whatever thread
-        self.connection.executescript(CHANNEL_TABLES)
+        migrate(self.connection)
         execute_channels(self.connection, [ChannelRows(1, created=RECORD)])
 
     def apply(self, changes: ChannelChanges) -> None:
@@ -85,14 +87,30 @@ def test_an_ended_send_is_remembered_by_its_id_until_it_is_forgotten() -> None:
     request = StoredRequest(b"r", ("a", "b"), 2, ephemeral=False, sent=True, fingerprint=b"mark")
     disk.apply(ChannelChanges(Changes(), {b"r": request}))
     assert disk.load().requests == [request]
-    disk.apply(ChannelChanges(Changes(), {b"r": None}))
+    assert find_channel_send(disk.connection, 1, b"r") == (True, "", "")
+    disk.apply(ChannelChanges(Changes(), {b"r": EndedRequest(b"mark", True, "delivered", "bob")}))
     assert disk.load().requests == []
     assert find_channel_request(disk.connection, 1, b"r") == b"mark"
     assert find_channel_request(disk.connection, 1, b"other") is None
+    assert find_channel_send(disk.connection, 1, b"r") == (True, "delivered", "bob")
+    assert find_channel_send(disk.connection, 1, b"other") is None
     execute_channels(disk.connection, [ChannelRows(1, requests_forgotten=5)])
     assert find_channel_request(disk.connection, 1, b"r") == b"mark"
     execute_channels(disk.connection, [ChannelRows(1, requests_forgotten=6)])
     assert find_channel_request(disk.connection, 1, b"r") is None
+    assert find_channel_send(disk.connection, 1, b"r") is None
+
+
+def test_of_a_send_that_an_older_version_ended_the_end_is_not_known() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:4])
+        for name, ended in ((b"over", 3), (b"open", 0)):
+            row = (name, b"", 1, 0, 1, b"mark", ended)
+            connection.execute("INSERT INTO channel_request VALUES (1, ?, ?, ?, ?, ?, ?, ?)", row)
+        migrate(connection)
+        assert find_channel_send(connection, 1, b"over") is None
+        assert find_channel_request(connection, 1, b"over") == b"mark"
+        assert find_channel_send(connection, 1, b"open") == (True, "", "")
 
 
 def test_nothing_changed_is_nothing_stored() -> None:
