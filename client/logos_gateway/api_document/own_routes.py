@@ -38,7 +38,9 @@ _KEY: Final = header(
     text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
 )
 _POSITION: Final = text(pattern="^[0-9a-f]{32}:[0-9]+$")
-_EVENTS: Final = {"text/event-stream": text()}
+_EVENT_STREAM: Final = "text/event-stream"
+_EVENTS: Final = {_EVENT_STREAM: text()}
+_APP_EVENTS: Final = {_EVENT_STREAM: text(contentMediaType=_EVENT_STREAM, contentSchema=ref("AppEvent"))}
 _FLAG: Final = text(enum=["true", "false"])
 _own: Final = partial(Operation, problems=True)
 SOCKET_PATH: Final = "/apps/v1/{name}/socket"
@@ -105,7 +107,7 @@ OWN: Final[dict[str, Operation]] = {
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
             _READER,
         ],
-        answers={200: ("Endless server-sent events: `data` is an AppEvent, `id` its position", _EVENTS)},
+        answers={200: ("Endless server-sent events: `data` is an AppEvent, `id` its position", _APP_EVENTS)},
     ),
     "POST /apps/v1/{name}/ack": _own(
         parameters=[_NAME, _TAKEOVER],
