@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from ipc_schema.frames import (
     is_app_event,
 )
 from ipc_schema.hello import HELLO
+from ipc_schema.sizes import too_large_text
 from logos_client._connection_types import (
     DEFAULT_IN_FLIGHT,
     ConnectionCounters,
@@ -37,8 +39,8 @@ from logos_client._connection_types import (
     ConnectionState,
     closed,
     fresh,
-    in_flight_limit,
     late,
+    number_in,
     seconds,
     wants_hello,
 )
@@ -93,6 +95,7 @@ class RequestConnection:
         self._state = ConnectionState.CONNECTING
         self._in_flight = RequestsInFlight(self._loop)
         self._turnstile = Turnstile(DEFAULT_IN_FLIGHT)
+        self._most_in_blob = self._most_in_message = sys.maxsize
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: asyncio.Task[None] | None = None
@@ -232,6 +235,10 @@ class RequestConnection:
         remaining = deadline - now
         if remaining <= 0:
             raise late(method)
+        for blob in blobs:
+            if len(blob) > self._most_in_blob:  # the server's socket would end the connection, unread
+                what = f"{too_large_text(self._most_in_message)}: {method} with {len(blob)} in one blob"
+                raise IpcError(ErrorCode.TOO_LARGE, what)
         correlation_id = self._new_id()
         if method == HELLO:
             self._hello_id = correlation_id
@@ -371,7 +378,9 @@ class RequestConnection:
                 raise
         future.set_result(reply)
         self._meet(reply.instance)
-        self._turnstile.resize(in_flight_limit(reply))
+        self._turnstile.resize(number_in(reply, "limits", "in_flight", DEFAULT_IN_FLIGHT))
+        self._most_in_blob = number_in(reply, "limits", "blob_bytes", sys.maxsize)
+        self._most_in_message = number_in(reply, "network", "max_message_size", self._most_in_blob)
         self.counters.hellos += 1
         self.failure = None
         self._conflict_since = None

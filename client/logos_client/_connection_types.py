@@ -61,10 +61,11 @@ class ConnectionSettings:
     max_frame: int = -1
 
 
-def in_flight_limit(reply: Reply) -> int:
-    limits = reply.body.get("limits")
-    in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
-    return in_flight if isinstance(in_flight, int) and in_flight > 0 else DEFAULT_IN_FLIGHT
+def number_in(reply: Reply, key: str, name: str, default: int) -> int:
+    """Return a positive number of a hello's reply, from the map under `key`."""
+    numbers = reply.body.get(key)
+    value = numbers.get(name) if isinstance(numbers, dict) else None
+    return value if isinstance(value, int) and value > 0 else default
 
 
 def seconds(timeout: object) -> float:

@@ -19,6 +19,10 @@ TOPIC = "/waku/2/rs/7/0"
 CONTENT = "/gateway/1/test/proto"
 ENCODED = quote(CONTENT, safe="")
 CLOSED = "/ip4/127.0.0.1/tcp/1/p2p/16Uiu2HAm4v86W3bmT1BiH6oSPzcsSr24iDQpSN5Qa992BCjjwgrD"
+LONG = "/a/1/" + "x" * 70_000 + "/proto"
+"""A content topic above what the contract allows."""
+LARGE = "A" * 2_000_000
+"""The base64 of more than any message may have: the kernel's socket would refuse such a frame unread."""
 QUIC = CLOSED.replace("/tcp/1/", "/udp/1/quic-v1/")
 NETWORK = ("cluster-id=7", "num-shards-in-network=1")
 
@@ -233,6 +237,16 @@ def test_relay_by_pubsub_topic_and_by_content_topic(pair: Pair) -> None:
         ),
         ("POST", "/lightpush/v3/message", b"{", 400, '{"statusDesc":"Invalid push request! '),
         ("POST", "/lightpush/v1/message", b"{", 400, "Invalid push request! "),
+        ("POST", "/messaging/v1/messages", message(contentTopic=LONG), 400, "Invalid message: "),
+        ("POST", "/messaging/v1/messages", message(meta=LARGE), 400, "Invalid message: "),
+        ("POST", "/messaging/v1/messages", {**message(), "payload": LARGE}, 400, "Send failed: Message size"),
+        ("POST", "/messaging/v1/subscriptions", [LONG], 400, "Subscribe failed: "),
+        ("DELETE", "/messaging/v1/subscriptions", [LONG], 400, "Unsubscribe failed: "),
+        ("POST", "/relay/v1/auto/messages", message(contentTopic=LONG), 400, "Failed to publish: "),
+        ("POST", "/relay/v1/auto/messages", {**message(), "payload": LARGE}, 400, "Failed to publish: "),
+        ("POST", "/lightpush/v1/message", {"message": message(contentTopic=LONG)}, 400, "BAD_REQUEST: "),
+        ("POST", "/lightpush/v3/message", {"message": {**message(), "payload": LARGE}}, 420, "{"),
+        ("POST", "/apps/v1/a/sends", message(contentTopic=LONG), 400, "{"),
     ],
 )
 def test_bad_input_has_the_references_status_and_text(

@@ -12,14 +12,15 @@ from ipc_schema.message import WakuMessage
 from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, read_message
-from logos_gateway.reference.services import SERVICE_SECONDS, message_arguments, service_answer
+from logos_gateway.reference.services import SERVICE_SECONDS, attempts_of, message_arguments, service_answer
 from logos_gateway.state import gateway_of, kernel_for
 
 router = APIRouter(prefix="/lightpush", tags=["lightpush"])
 
 
 class _PushFailed(Exception):
-    """Why a message was not pushed, as lightpush's status and text. `bad_body`: it was not even read."""
+    """Why a message was not pushed, as lightpush's status and text. `bad_body`: it was not even
+    tried."""
 
     def __init__(self, status: int, text: str, *, bad_body: bool = False) -> None:
         super().__init__(text)
@@ -78,9 +79,10 @@ async def _push(request: Request) -> int:
 
 def _push_failed(error: LogosError) -> _PushFailed:
     """Refuse with lightpush's 420 what the relay would not accept."""
+    ours = error.code in (ErrorCode.BAD_REQUEST, ErrorCode.TOO_LARGE) and not attempts_of(error)
     if error.code is ErrorCode.TOO_LARGE:
-        return _PushFailed(420, error.message)
-    return _PushFailed(*service_answer(error))
+        return _PushFailed(420, error.message, bad_body=ours)
+    return _PushFailed(*service_answer(error), bad_body=ours)
 
 
 @router.post("/v3/message", summary="Publish through a lightpush service")

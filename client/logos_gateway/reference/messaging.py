@@ -5,6 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from ipc_schema.body import Body
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.methods import SendRequest, SubscribeRequest
 from logos_client.exceptions import LogosError
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, from_base64
@@ -22,9 +25,21 @@ def _cache(request: Request) -> MessagingCache:
     return cache
 
 
+def _check(body: Body) -> None:
+    """Raise `BadBody` for what the Messaging API would not read, such as a content topic above 64 KiB."""
+    try:
+        body.from_body(body.to_body())
+    except IpcError as error:
+        raise BadBody(error.message) from None
+
+
 async def _change(request: Request, what: str) -> Response:
     """Change the subscription of each topic of the body. Raises `TextRefusal` at the first that fails."""
     topics, cache = await topics_of(request), _cache(request)
+    try:
+        _check(SubscribeRequest(topics=tuple(topics)))
+    except BadBody as error:
+        raise TextRefusal(400, f"{what} failed: {error}") from None
     try:
         client = await cache.client()
         change = client.subscribe if what == "Subscribe" else client.unsubscribe
@@ -71,13 +86,15 @@ async def send(request: Request) -> Response:
         if not payload:
             raise BadBody("payload is empty")
         meta = b"" if envelope.get("meta") is None else from_base64(envelope["meta"], "meta")
+        _check(SendRequest(request_id=bytes(16), content_topic=topic, meta=meta))
     except BadBody as error:
         raise TextRefusal(400, f"Invalid message: {error}") from None
     try:
         client = await cache.client()
         request_id = await client.send(topic, payload, ephemeral=bool(ephemeral), meta=meta)
     except LogosError as error:
-        raise TextRefusal(500, f"Send failed: {error.message}") from None
+        status = 400 if error.code is ErrorCode.TOO_LARGE else 500
+        raise TextRefusal(status, f"Send failed: {error.message}") from None
     return json_response({"requestId": request_id.hex()})
 
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from ipc_schema.config.addresses import check_multiaddr, peer_id_in
 from ipc_schema.errors import ErrorCode
+from ipc_schema.kernel.store import MAX_STORE_CONTENT_TOPICS, MAX_STORE_HASHES
 from ipc_schema.message import format_hash
 from logos_client.exceptions import DeadlineError, LogosError
 from logos_client.kernel import KernelClient, StorePage
@@ -53,18 +54,21 @@ def parse_parameters(query: QueryParams) -> StoreParameters:
         peer=_peer(text("peerAddr")),
         include_data=_boolean(text("includeData")),
         pubsub_topic=text("pubsubTopic"),
-        content_topics=_list(text("contentTopics")),
+        content_topics=_list("contentTopics", text("contentTopics"), MAX_STORE_CONTENT_TOPICS),
         time_start=_time(text("startTime")),
         time_end=_time(text("endTime")),
-        hashes=tuple(_hash(one) for one in _list(text("hashes"))),
+        hashes=tuple(_hash(one) for one in _list("hashes", text("hashes"), MAX_STORE_HASHES)),
         cursor=None if text("cursor") is None else _hash(text("cursor") or ""),
         forward=query.get("ascending", "true") == "true",
         limit=_page_size(text("pageSize")),
     )
 
 
-def _list(text: str | None) -> tuple[str, ...]:
-    return tuple(item.strip() for item in text.split(",") if item.strip()) if text else ()
+def _list(name: str, text: str | None, most: int) -> tuple[str, ...]:
+    items = tuple(item.strip() for item in text.split(",") if item.strip()) if text else ()
+    if len(items) > most:
+        raise TextRefusal(400, f"{name}: {len(items)} elements, at most {most} are allowed")
+    return items
 
 
 def _peer(text: str | None) -> str | None:

@@ -205,6 +205,20 @@ async def test_a_restart_under_a_request_says_so_and_hello_is_said_again() -> No
 
 
 @both_loops()
+async def test_a_blob_above_the_servers_limit_is_refused_here_and_the_connection_goes_on() -> None:
+    """The server's socket would end the connection, and every other request on it."""
+    downs: list[str] = []
+    async with served(on_down=downs.append) as (server, connection):
+        server.handlers["echo"] = echo
+        await connection.request("echo", blobs=[bytes(200_000)])
+        with pytest.raises(IpcError, match="exceeded maximum of 153600 bytes: echo with 200001") as refused:
+            await connection.request("echo", blobs=[b"", bytes(200_001)])
+        assert refused.value.code is ErrorCode.TOO_LARGE
+        assert server.methods().count("echo") == 1
+        assert downs == []
+
+
+@both_loops()
 async def test_another_instance_behind_the_same_connection() -> None:
     """A proxy, or a server that renewed itself: no connection was lost, only the instance tells."""
     downs: list[str] = []

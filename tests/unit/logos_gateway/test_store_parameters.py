@@ -59,6 +59,8 @@ def test_page_sizes(text: str, size: int) -> None:
         ("hashes", "xyz", "Exception converting hex string to bytes"),
         ("cursor", "0xabcd", "waku message hash parsing error: invalid hash length: 2"),
         ("pageSize", "many", "page size parsing error"),
+        ("contentTopics", "/a/1/b/c," * 101, "contentTopics: 101 elements, at most 100 are allowed"),
+        ("hashes", f"{HASH}," * 1001, "hashes: 1001 elements, at most 1000 are allowed"),
         ("peerAddr", "nowhere", "Failed parsing remote peer info"),
         ("peerAddr", "/ip4/127.0.0.1/tcp/1", "Failed parsing remote peer info: Invalid MultiAddress"),
     ],
