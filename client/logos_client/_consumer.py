@@ -85,6 +85,20 @@ class EventConsumer:
         finally:
             self._taking = False
 
+    def queued(self, most: int) -> list[Event]:
+        """Return up to so many events that are queued behind the one that `next` returned. All but the last
+        count as handled, but return their credit with the next call of `next`."""
+        found: list[Event] = []
+        stream = self._stream
+        while len(found) < most and len(stream) and not (self._ended or self._callbacks):
+            event = stream.take()
+            if event is None or type(event) is ChannelSegmentReceived:
+                stream.put_back()  # `next` opens it
+                break
+            found.append(event)
+            self._ended = type(event) is TakenOver
+        return found
+
     def settled(self) -> bool:
         """Return whether the app is done with the event that it holds, as far as can be seen from here.
 

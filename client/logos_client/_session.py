@@ -175,7 +175,7 @@ class AppSession:
         if type(event) is TakenOver:
             self.taken_over = True
             self._spawn(self.connection.close())
-        elif isinstance(event, ConnectionStatusChange | ContentTopicHealthChange):
+        elif type(event) is ConnectionStatusChange or type(event) is ContentTopicHealthChange:
             self._note_status(event)
         self.consumer.wake()
 

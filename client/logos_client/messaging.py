@@ -383,6 +383,15 @@ class MessagingClient(ChannelMethods):
             raise ClosedError
         return event
 
+    async def _next_events(self, most: int) -> list[Event]:
+        """Return the next event and those queued behind it, at most so many; none if there can be no more.
+
+        For the gateway, to which waiting for each costs as much as decoding it. Only with `ack="manual"`: all
+        but the last count as handled at once.
+        """
+        event = await self._session.consumer.next()
+        return [] if event is None else [event, *self._session.consumer.queued(most - 1)]
+
     @overload
     def on(self, kind: type[E]) -> Callable[[Callback[E]], Callback[E]]: ...
     @overload

@@ -25,6 +25,8 @@ LEAST_WINDOW_BYTES: Final = 256 << 10
 """What the window of an app may hold in any case."""
 BATCH_BYTES: Final = 128 << 10
 """Written to a reader at once, and acknowledged together."""
+_READ_AT_ONCE: Final = 64
+"""Events; their bytes are bounded by the connection's credit."""
 _MAX_AWAY: Final = 64
 _ACK_DELAY: Final = 0.05
 _SETTLE_SHARE: Final = 4
@@ -121,14 +123,15 @@ class Journal:
 
     async def _read(self) -> None:
         try:
-            async for event in self.client:
-                if type(event) is not MessageReceived:  # most are
-                    if isinstance(event, TakenOver):
-                        self._end("another connection has taken over this app's name")
-                        return
-                    if isinstance(event, LinkRestored) and not event.resumed:
-                        self.window.clear()  # what was not acknowledged is not there any more
-                self.window.append(event, event_size(event))
+            while events := await self.client._next_events(_READ_AT_ONCE):  # noqa: SLF001 (see there)
+                for event in events:
+                    if type(event) is not MessageReceived:  # most are
+                        if isinstance(event, TakenOver):
+                            self._end("another connection has taken over this app's name")
+                            return
+                        if isinstance(event, LinkRestored) and not event.resumed:
+                            self.window.clear()  # what was not acknowledged is not there any more
+                    self.window.append(event, event_size(event))
                 if self._waiting:
                     self._wake()
                 if self.window.bytes > LEAST_WINDOW_BYTES:
