@@ -489,6 +489,42 @@ async def test_taking_over_ends_the_other_client() -> None:
 
 
 @both_loops()
+async def test_events_in_batches_are_those_of_single_calls() -> None:
+    async with connected(name="me", ack="manual") as (server, client, app):
+        for number in range(5):
+            server.message(app, b"%d" % number)
+        server.emit(app, AppEventKind.CHANNEL_SEGMENT_RECEIVED, "room", "bob", "ab", payload=b"sealed")
+        server.message(app, b"last")
+        await until(lambda: client._session.stream.last_seq == 7)
+        found = [await client._next_events(3), await client._next_events(8)]
+        # A segment ends a batch: opening it, which takes a request, is left to the wait for the next event.
+        assert [[event.seq for event in batch] for batch in found] == [[1, 2, 3], [4, 5]]  # type: ignore[union-attr]
+        assert [event.kind for event in await client._next_events(8)] == [
+            "channel_segment_received",
+            "message_received",
+        ]
+        heir = await MessagingClient.connect(server.endpoint, name="me", takeover=True)
+        assert [event.kind for event in await client._next_events(8)] == ["taken_over"]
+        assert await client._next_events(8) == []
+        await heir.close()
+
+
+@both_loops()
+async def test_a_batch_returns_its_credit_with_the_next_call() -> None:
+    async with connected(ack="manual", credit=10_000) as (server, client, app):
+        for _ in range(40):
+            server.message(app, bytes(900))
+        await until(lambda: client._session.stream.last_seq >= 8)
+        seqs = [event.seq for event in await client._next_events(8)]  # type: ignore[union-attr]
+        await client.status()  # behind whatever was sent before
+        assert (seqs, app.credit) == ([*range(1, 9)], 10_000)
+        while len(seqs) < 40:
+            seqs += [event.seq for event in await client._next_events(8)]  # type: ignore[union-attr]
+        assert seqs == [*range(1, 41)]
+        assert app.credit > 10_000
+
+
+@both_loops()
 async def test_callbacks_run_in_order_and_count_as_handled() -> None:
     async with connected(name="me") as (server, client, app):
         seen: list[object] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from itertools import islice
 from typing import Any, cast
 
 import pytest
@@ -31,11 +31,14 @@ class Connection:
         self.count = count
         self.acks: list[int] = []
         self._lost_acks = lost_acks
+        self._seqs = iter(range(1, count + 1))
 
-    async def __aiter__(self) -> AsyncIterator[MessageReceived]:
-        for seq in range(1, self.count + 1):
-            yield MessageReceived(STREAM, seq, 0, "/a/1/b/proto", bytes(KIB), bytes(32), 0, b"", False, 0, "")
-        await asyncio.Event().wait()
+    async def _next_events(self, most: int) -> list[MessageReceived]:
+        seqs = list(islice(self._seqs, most))
+        if not seqs:
+            await asyncio.Event().wait()
+        rest = ("/a/1/b/proto", bytes(KIB), bytes(32), 0, b"", False, 0, "")
+        return [MessageReceived(STREAM, seq, 0, *rest) for seq in seqs]
 
     async def ack(self, position: Position) -> None:
         await asyncio.sleep(0)
