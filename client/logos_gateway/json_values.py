@@ -29,7 +29,7 @@ def decode_json(data: bytes) -> Any:
     half of a surrogate pair."""
     try:
         value = _decode(data.decode("utf-8"))
-        if b"\\ud" in data or b"\\uD" in data:
+        if b"\\" in data and (b"\\ud" in data or b"\\uD" in data):  # one byte is found many times faster
             # An escape can name what is not text, and what can neither be sent nor be answered with.
             _encode(value).encode()
         return value
