@@ -48,12 +48,20 @@ class ChannelHost:
     steady: Callable[[], int]
     """The clock that dates what is stored (ns)."""
     figures: ChannelFigures
-    due: float | None = None
-    """When `tick` is due next, on the running clock."""
     recent: OrderedDict[bytes, StoredRequest | EndedRequest] = field(default_factory=OrderedDict)
     """The sends of an ephemeral app, remembered after their end; a named app's are on disk."""
     closed: bool = False
     """True: nothing is received or stored any more, and late reports about sends are ignored."""
+    _due: float | None = None
+    _settled: bool = False
+
+    @property
+    def due(self) -> float | None:
+        """When `tick` is due next, on the running clock."""
+        if self._settled:
+            # Not computed for each message: it takes a look at all that is missing, thousands at worst.
+            self._due, self._settled = self.core.next_time(), False
+        return self._due
 
     def restore(self, stored: StoredChannel, *, notify_again: bool = False) -> None:
         """Restore the stored state. See `ChannelCore.restore`."""
@@ -131,4 +139,4 @@ class ChannelHost:
                     pass
                 case _:
                     self.notify(output, batch)
-        self.due = self.core.next_time()
+        self._settled = True
