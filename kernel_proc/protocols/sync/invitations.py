@@ -20,6 +20,8 @@ MAX_RANGES: Final = 100_000
 """Ranges of a grant; a session cannot ask for more (`ReconcileLimits.answer_bytes`)."""
 MAX_PEERS: Final = 64
 """Peers with a grant. The one that ends first is forgotten."""
+MAX_KEYS: Final = 400_000
+"""Single messages and ranges of all grants whose session has ended; the largest are forgotten first."""
 
 
 class TransferVerdict(StrEnum):
@@ -56,6 +58,11 @@ class Grant:
     def ranges(self) -> tuple[list[SyncKey], list[SyncKey]]:
         """The lower and the upper bounds of the invited ranges."""
         return self._lows, self._highs
+
+    @property
+    def size(self) -> int:
+        """Number of keys in memory."""
+        return len(self.wanted) + 2 * len(self._lows)
 
     def invite(self, low: SyncKey, high: SyncKey) -> None:
         """Add a range, merged with those that it touches."""
@@ -120,6 +127,10 @@ class Grants:
         """Begin a session. What the last one with this peer asked for may still arrive."""
         self._expire()
         before = self._grants.pop(peer_id, None)
+        ended_grants = {one: grant.size for one, grant in self._grants.items() if grant.ends is not None}
+        while sum(ended_grants.values()) > MAX_KEYS:
+            largest = max(ended_grants, key=ended_grants.__getitem__)
+            del self._grants[largest], ended_grants[largest]
         if len(self._grants) >= MAX_PEERS:
             ended = (one for one, grant in self._grants.items() if grant.ends is not None)
             del self._grants[next(ended, next(iter(self._grants)))]

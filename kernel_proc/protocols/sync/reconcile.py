@@ -55,6 +55,8 @@ class ReconcileLimits:
     hour. We cut the range instead, which costs a round trip and no megabytes."""
     to_send: int = 100_000
     """Messages that one session may find to send."""
+    wanted: int = 200_000
+    """Messages that a peer may list and not have sent yet: it may list what does not exist."""
     work: int = 4_000_000
     """Keys to look at for one frame: each of a hostile one's ranges may mean all that we have."""
 
@@ -244,7 +246,11 @@ class Reconciliation:
         totals.cut_short = totals.cut_short or len(missing) > room
         totals.to_send += missing[:room]
         # A key outside its range would be wanted although we have it.
-        lacking = {key for key in there - here if low <= key <= high_now}
+        lacking = {key for key in there - here if low <= key <= high_now} - totals.wanted
+        room = max(0, limits.wanted - len(totals.wanted))
+        if len(lacking) > room:
+            lacking = set(sorted(lacking)[:room])
+            totals.cut_short = True
         totals.wanted |= lacking
         totals.lacking += len(lacking)
         # nwaku lists its own in any case. Lacking nothing, we need not: they can work out what we send.

@@ -174,11 +174,18 @@ class StoreSync:
         """Fill the index, then open sessions, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_up, name="store sync index")
+            due = trio.current_time() + self._settings.interval
             while True:
-                with trio.move_on_after(self._settings.interval):
+                with trio.move_on_at(due) as scope:
                     await self._again.wait()
-                peer_id, self._unfinished, self._again = self._unfinished, None, trio.Event()
-                await self._open_due(peer_id)
+                if (
+                    scope.cancelled_caught
+                ):  # also while one peer is never finished: the others have their turn
+                    await self._open_due(None)
+                    due = trio.current_time() + self._settings.interval
+                else:
+                    peer_id, self._unfinished, self._again = self._unfinished, None, trio.Event()
+                    await self._open_due(peer_id)
 
     async def _keep_up(self) -> None:
         """Keep the index of our topics, and prune it half an interval out of step with the sessions."""
@@ -206,7 +213,8 @@ class StoreSync:
             peer_id = unfinished
         for _ in range(MAX_AGAIN):
             outcome = await self.sync_with(peer_id)
-            if outcome.error or not outcome.cut_short:
+            # A peer that lists what it does not have brings nothing, however often it is asked.
+            if outcome.error or not outcome.cut_short or not (outcome.received or outcome.sent):
                 break
             await trio.sleep(AGAIN_SECONDS)
 

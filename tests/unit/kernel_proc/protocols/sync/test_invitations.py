@@ -5,8 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.protocols.sync.invitations import GRACE, MAX_PEERS, Grant, Grants, TransferVerdict
-from kernel_proc.protocols.sync.keys import key_at, make_key
+from kernel_proc.protocols.sync.invitations import (
+    GRACE,
+    MAX_KEYS,
+    MAX_PEERS,
+    Grant,
+    Grants,
+    TransferVerdict,
+)
+from kernel_proc.protocols.sync.keys import KEY_SIZE, key_at, make_key
 
 HASH = b"h" * 32
 
@@ -51,6 +58,18 @@ def test_a_grant_ends_some_time_after_its_session() -> None:
     now += GRACE
     assert grants.find("a") is None
     assert len(grants) == 0
+
+
+def test_the_keys_of_ended_sessions_are_bounded() -> None:
+    grants = Grants(lambda: 0.0, messages=10, size=1000)
+    keys = [number.to_bytes(KEY_SIZE, "big") for number in range(MAX_KEYS // 2)]
+    for name, count in (("half", len(keys)), ("large", len(keys)), ("small", 1)):
+        grant = grants.open(name)
+        grant.wanted = set(keys[:count])
+        grants.close(grant)
+    assert grants.find("half") is not None
+    grants.open("another")
+    assert [grants.find(name) is not None for name in ("half", "large", "small")] == [False, True, True]
 
 
 def test_the_number_of_grants_is_bounded() -> None:

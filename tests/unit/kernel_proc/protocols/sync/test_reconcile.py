@@ -250,6 +250,17 @@ def test_hostile_ranges_stay_within_the_limits() -> None:
     assert len(side.core.totals.to_send) == limits.to_send
 
 
+def test_what_a_peer_lists_and_never_sends_is_bounded() -> None:
+    """It took 150 MB for each session, without end."""
+    side, wanted = Side([], ReconcileLimits(wanted=100)), keys_of(Random(8), 100)
+    for keys in (sorted(wanted), sorted(keys_of(Random(9), 200)), sorted(wanted)):
+        ranges = [SyncRange(key_at(START), key_at(END), ItemSet(keys, reconciled=False))]
+        side.answer(encode_payload(SyncPayload(ranges=ranges)))
+        assert side.core.totals.wanted == wanted
+    assert side.core.totals.lacking == len(wanted)
+    assert side.core.totals.cut_short
+
+
 def test_one_message_against_a_full_hour_does_not_list_the_hour() -> None:
     limits = ReconcileLimits(item_set=200)
     keys = keys_of(Random(7), 3000)

@@ -27,7 +27,15 @@ from kernel_proc.protocols.sync.codec import (
 )
 from kernel_proc.protocols.sync.keys import key_at, make_key
 from kernel_proc.protocols.sync.reconcile import TopicFilter
-from kernel_proc.protocols.sync.service import PER_PEER, StoreSync, SyncScope, SyncSettings, SyncTopics
+from kernel_proc.protocols.sync.service import (
+    AGAIN_SECONDS,
+    PER_PEER,
+    StoreSync,
+    SyncOutcome,
+    SyncScope,
+    SyncSettings,
+    SyncTopics,
+)
 from kernel_proc.protocols.sync.stock import SyncStock
 from kernel_proc.protocols.sync.transfer import MAX_REFUSED
 from kernel_proc.protocols.sync.transfer_codec import (
@@ -146,6 +154,30 @@ async def test_sessions_are_opened_with_one_store_after_the_other() -> None:
         opened = [peer for peer, protocol in stores[0].host.opened if protocol == PROTOCOL]
         assert sorted(opened[:2]) == ["b", "c"]
         assert stores[0].hashes == stores[1].hashes == stores[2].hashes
+
+
+@mock_clock_test
+async def test_a_peer_that_is_never_finished_does_not_keep_the_others_from_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hundred sessions in a row with one that brings nothing, and again whenever it opened one."""
+    async with memory_network() as network:
+        store, *others = (Store(network, name) for name in ("store", "liar", "honest"))
+        await ready(store, *others)
+        opened: list[str] = []
+
+        async def sync_with(peer_id: str) -> SyncOutcome:
+            opened.append(peer_id)
+            store.sync._last[peer_id] = trio.current_time()
+            if peer_id == "liar":
+                store.sync._unfinished = peer_id  # it opens a session in turn, and that is cut short
+                store.sync._again.set()
+            return SyncOutcome(peer_id, cut_short=peer_id == "liar")
+
+        monkeypatch.setattr(store.sync, "sync_with", sync_with)
+        await trio.sleep(4 * 300 + 10)
+        assert "honest" in opened[opened.index("liar") :]
+        assert opened.count("liar") <= 4 * 300 / AGAIN_SECONDS
 
 
 @mock_clock_test
