@@ -29,7 +29,7 @@ from mapi_proc.database.identity import mark_clean, settle_identity
 from mapi_proc.database.reader import load_snapshot
 from mapi_proc.database.records import DamagedError, OutboxState, Snapshot
 from mapi_proc.database.schema import migrate
-from mapi_proc.database.sidecar import Counts, FileWatch, check_leftover_log
+from mapi_proc.database.sidecar import Counts, FileWatch, beside, check_leftover_log
 
 log = logging.getLogger(__name__)
 
@@ -52,12 +52,13 @@ _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 @dataclass(slots=True)
 class OpenedFile:
-    """An open database: the writer's connection, the descriptor that holds the lock, and the restored
-    state."""
+    """An open database: the writer's connection, the descriptors of the lock and of the write-ahead log, and
+    the restored state."""
 
     path: Path
     connection: sqlite3.Connection
     lock: int
+    log: int
     next_payload_id: int
     watch: FileWatch
     counts: Counts
@@ -178,6 +179,7 @@ def close_file(opened: OpenedFile) -> None:
         with contextlib.suppress(sqlite3.Error):
             opened.connection.close()
         opened.watch.close()
+        os.close(opened.log)
         os.close(opened.lock)
 
 
@@ -195,7 +197,7 @@ def _is(error: sqlite3.Error, codes: tuple[int, ...]) -> bool:
 
 def _open(path: Path, random: Callable[[int], bytes], boot_id: str | None) -> OpenedFile:
     lock = _lock(path)
-    connection = None
+    connection, log_file = None, -1
     try:
         with _readable():
             connection = connect(path)
@@ -207,15 +209,19 @@ def _open(path: Path, random: Callable[[int], bytes], boot_id: str | None) -> Op
                 "SELECT max((SELECT ifnull(max(id), 0) FROM payload),"
                 " (SELECT ifnull(max(payload_id), 0) FROM journal))"
             ).fetchone()
-        watch = FileWatch(path, lock, counts, place)
+        # The start's synced commit has written the log, and SQLite has synced its directory entry with it.
+        log_file = os.open(beside(path, "-wal"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        watch = FileWatch(path, lock, log_file, counts, place)
     except BaseException as error:
         if connection is not None:
             connection.close()
+        if log_file >= 0:
+            os.close(log_file)
         os.close(lock)
         if isinstance(error, sqlite3.Error) and _is(error, _BUSY):
             raise DatabaseLockedError(f"{path} is in use by another process") from error
         raise
-    return OpenedFile(path, connection, lock, shared + 1, watch, counts, snapshot)
+    return OpenedFile(path, connection, lock, log_file, shared + 1, watch, counts, snapshot)
 
 
 @contextlib.contextmanager

@@ -150,8 +150,9 @@ class FileWatch:
     Belongs to the writer's thread. SQLite itself would keep writing into an unlinked file.
     """
 
-    def __init__(self, path: Path, descriptor: int, counts: Counts, place: int) -> None:
-        """Watch the main file's `descriptor`; everything up to `counts` is committed."""
+    def __init__(self, path: Path, descriptor: int, log: int, counts: Counts, place: int) -> None:
+        """Watch the main file and the write-ahead log by their descriptors; everything up to `counts` is
+        committed."""
         self._path = path
         self._log_path = beside(path, "-wal")
         self._descriptor = descriptor
@@ -162,7 +163,7 @@ class FileWatch:
         self._record = os.open(
             beside(path, ".written"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
-        self._log_inode = self._inode(self._log_path)
+        self._log_inode = os.fstat(log).st_ino
         self._write()
 
     def check(self) -> None:

@@ -1,5 +1,8 @@
 """The writer thread: commits everything queued as one transaction and notifies the event loop.
 
+A group with a durable batch is reported when it is synced as well, which another thread does meanwhile
+(`log_sync`).
+
 A batch is never given up for lack of space or an I/O error: the group is rolled back and retried with
 growing back-off until it is on disk or the database is closed. Only a batch that can never be stored is
 refused, alone.
@@ -20,6 +23,7 @@ from typing import Final, NamedTuple, TypeVarTuple, Unpack
 from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
 from mapi_proc.database.checkpoints import LogGrowth
 from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError, DatabaseGoneError
+from mapi_proc.database.log_sync import LogSync
 from mapi_proc.database.opening import OpenedFile, is_corruption, is_host_fault, mark_corrupt
 from mapi_proc.database.sidecar import Tally
 from mapi_proc.database.statements import execute_batch, release_journal
@@ -80,16 +84,16 @@ class Writer:
         self._on_state = on_state
         self._queue: SimpleQueue[Submission | None] = SimpleQueue()
         self._closing = threading.Event()
-        self._stop_seen = False
         self._stalled = False
-        self._full_sync = False
         self._growth = LogGrowth()
         self._watch = opened.watch
         self._tally = Tally(opened.counts, opened.snapshot)
         self._purges: deque[int] = deque()
+        self._sync: LogSync[GroupResult] = LogSync(opened.log, self._report, self._wake)
         self._worker = threading.Thread(target=self._run, name="mapi-database", daemon=True)
 
     def start(self) -> None:
+        self._sync.start()
         self._worker.start()
 
     def submit(self, submission: Submission) -> None:
@@ -105,6 +109,9 @@ class Writer:
     def stop(self) -> None:
         """Ask the thread to end after what is queued. A stalled writer tries once more and gives up."""
         self._closing.set()
+        self._wake()
+
+    def _wake(self) -> None:
         self._queue.put(None)
 
     def join(self) -> None:
@@ -114,30 +121,38 @@ class Writer:
     # --- the thread -----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stop_seen:
+        while True:
             group = self._collect()
+            if self._sync.failure is not None:
+                self._secure()
             if group:
                 self._store(group)
                 self._checkpoint()
+            elif self._closing.is_set():
+                break
             elif self._purges and not self._stalled:
                 self._purge_some()
                 self._checkpoint()
             else:
                 self._look()
+        self._sync.stop()
+        if self._sync.failure is not None:
+            self._secure()
 
     def _collect(self) -> list[Submission]:
         group: list[Submission] = []
         size = 0
         get = self._queue.get_nowait
         try:
-            item = get() if self._purges else self._queue.get(timeout=LOOK_EVERY)
-            while item is not None:
-                group.append(item)
-                size += item.batch.cost
-                if len(group) >= GROUP_BATCHES or size >= GROUP_BYTES:
-                    return group
+            at_once = self._purges or self._closing.is_set()
+            item = get() if at_once else self._queue.get(timeout=LOOK_EVERY)
+            while True:
+                if item is not None:
+                    group.append(item)
+                    size += item.batch.cost
+                    if len(group) >= GROUP_BATCHES or size >= GROUP_BYTES:
+                        break
                 item = get()
-            self._stop_seen = True
         except Empty:
             pass
         return group
@@ -158,13 +173,12 @@ class Writer:
                     return
                 self._stall(error)
                 if last_try:
-                    closed = DatabaseClosedError(f"closed before it could be stored: {error}")
-                    self._report(GroupResult(group, closed))
+                    self._sync.committed(GroupResult(group, _closed(error)), durable=False)
                     return
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         self._unstall()
-        self._report(GroupResult(group))
+        self._sync.committed(GroupResult(group), any(submission.batch.durable for submission in group))
         self._growth.committed(sum(submission.batch.cost for submission in group))
         for submission in group:
             self._purges.extend(app_id for (app_id,) in submission.batch.apps_forgotten)
@@ -174,7 +188,7 @@ class Writer:
             log.error("a batch cannot be stored", exc_info=error)
             refused = BatchRefusedError(str(error))
             refused.__cause__ = error
-            self._report(GroupResult(group, refused))
+            self._sync.committed(GroupResult(group, refused), durable=False)
             return
         for submission in group:
             self._store([submission])
@@ -182,10 +196,6 @@ class Writer:
     def _commit(self, group: list[Submission]) -> None:
         execute = self._connection.execute
         self._watch.check()
-        full_sync = any(submission.batch.durable for submission in group)
-        if full_sync != self._full_sync:
-            execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
-            self._full_sync = full_sync
         execute("BEGIN IMMEDIATE")
         for submission in group:
             execute_batch(self._connection, submission.batch)
@@ -193,6 +203,31 @@ class Writer:
         for submission in group:
             self._tally.add(submission.batch)
         self._watch.committed(self._tally.counts)
+
+    def _secure(self) -> None:
+        """After a failed sync, bring the log to the disk. Nothing is committed or checkpointed before that."""
+        pause = FIRST_PAUSE
+        error: Exception | None = self._sync.failure
+        while error is not None:
+            last_try = self._closing.is_set()
+            self._stall(error)
+            try:
+                self._watch.check()
+                self._connection.execute("BEGIN IMMEDIATE")  # another process must not write the log
+                self._sync.rewrite_log()
+                error = None
+            except (DatabaseGoneError, OSError, sqlite3.Error) as fault:
+                error = fault
+            finally:
+                self._rollback()
+            if error is not None:
+                if last_try:
+                    for submissions, failure in self._sync.abandon():
+                        self._report(GroupResult(submissions, failure or _closed(error)))
+                    return
+                self._closing.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+        self._unstall()
 
     def _rollback(self) -> None:
         # SQLite has rolled back by itself after some errors (full disk, I/O); asking again would be an error.
@@ -236,6 +271,9 @@ class Writer:
             # The log only grows; the next commit shows whether the disk is at fault.
             log.warning("checkpoint: %s", error)
             self._growth.failed()
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_FSYNC:
+                self._sync.doubt(error)
+                self._secure()
         else:
             self._growth.checkpointed(row[1], row[2])
             self._watch.checkpointed()
@@ -270,7 +308,11 @@ class Writer:
         except RuntimeError:
             # The loop is closed, so there are no callbacks left to run. The commit itself stands.
             log.warning("the event loop ended before the database was closed")
-            self._stop_seen = True
+            self._closing.set()
+
+
+def _closed(error: Exception) -> DatabaseClosedError:
+    return DatabaseClosedError(f"closed before it could be stored: {error}")
 
 
 def _outer(error: Exception) -> bool:
