@@ -60,7 +60,7 @@ class LogSync(Generic[_T]):
     """The thread that syncs. All methods are for the writer's thread.
 
     `report` is called in order, from either thread; `on_failure` from the syncing one, after which the writer
-    must call `rewrite_log` until it succeeds: until then there are no more syncs.
+    must call `rewrite_log` until it succeeds, then `secured`: until then there are no more syncs.
     """
 
     def __init__(self, log: int, report: Callable[[_T], None], on_failure: Callable[[], None]) -> None:
@@ -94,7 +94,7 @@ class LogSync(Generic[_T]):
         self.failure = error
 
     def rewrite_log(self) -> None:
-        """After a failed sync: write the log over itself, sync it, and report what is on disk then.
+        """After a failed sync: write the log over itself and sync it. `secured` follows.
 
         Linux marks pages clean whose writing failed, so another sync alone would succeed without them, and
         a checkpoint would move them to the main file ahead of their log. The caller keeps other writers
@@ -107,6 +107,9 @@ class LogSync(Generic[_T]):
                 written = os.pwrite(self._log, data, start)
                 data, start = data[written:], start + written
         os.fdatasync(self._log)
+
+    def secured(self) -> None:
+        """Report all that is committed: the log is on disk."""
         with self._lock:
             self.failure = None
             for ready in self._order.synced(self._order.commits):

@@ -205,7 +205,7 @@ class Writer:
         self._watch.committed(self._tally.counts)
 
     def _secure(self) -> None:
-        """After a failed sync, bring the log to the disk. Nothing is committed or checkpointed before that."""
+        """After a failed sync, bring the log to the disk; until then nothing is committed or checkpointed."""
         pause = FIRST_PAUSE
         error: Exception | None = self._sync.failure
         while error is not None:
@@ -228,6 +228,7 @@ class Writer:
                 self._closing.wait(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
         self._unstall()
+        self._sync.secured()
 
     def _rollback(self) -> None:
         # SQLite has rolled back by itself after some errors (full disk, I/O); asking again would be an error.

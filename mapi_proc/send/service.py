@@ -159,6 +159,8 @@ class SendService:
         if task is None:
             await self._turn.stored()  # it may have ended in this turn
             entry = await self._database.find_request(stream.stream_id, request_id)
+            if entry is not None and not entry.state.final:
+                await self._turn.stored()  # it is committed, but perhaps not synced: not accepted yet
             return None if entry is None else _stored_send(entry)
         return _pending_send(task)
 
