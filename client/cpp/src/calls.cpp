@@ -100,4 +100,10 @@ std::string endpoint_at(const std::string& where, const std::string& socket) {
   return endpoint;
 }
 
+void check_size(std::size_t size, std::uint64_t limit, const NetworkInfo& network) {
+  if (size <= limit) return;
+  throw Error(ErrorCode::kTooLarge, "Message size exceeded maximum of " + std::to_string(network.max_message_size) +
+                                        " bytes: the payload alone has " + std::to_string(size));
+}
+
 }  // namespace logos

@@ -54,6 +54,8 @@ class Body {
 
 /// A name of an app or consumer: 1 to 64 of a-z, 0-9, `.`, `_`, `-`. Throws `std::invalid_argument`.
 void check_name(const std::string& name);
+/// Throw `Error` for a blob above the server's limit: its socket would refuse it unread, and end the connection.
+void check_size(std::size_t size, std::uint64_t limit, const NetworkInfo& network);
 /// The endpoint of a socket in a node's run directory, or `where` if it is an endpoint. Throws `std::invalid_argument`.
 std::string endpoint_at(const std::string& where, const std::string& socket);
 

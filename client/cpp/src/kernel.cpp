@@ -88,7 +88,11 @@ void KernelClient::Session::check_open() {
 
 Reply KernelClient::Session::ask(std::string method, const Value& body, Milliseconds timeout, bool repeat,
                                  const std::vector<BytesView>& blobs) {
-  check_open();
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) throw closed_error();
+    for (const BytesView blob : blobs) check_size(blob.size(), hello_->limits.blob_bytes, hello_->network);
+  }
   return caller_.ask(std::move(method), body, blobs, timeout, repeat);
 }
 

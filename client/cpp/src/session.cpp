@@ -90,13 +90,9 @@ void MessagingClient::Session::ask_async(std::string method, const Value& body, 
   caller_.ask(std::move(method), body, blobs, timeout, repeat, std::move(done));
 }
 
-/// Such a frame would cost us the connection: the server's socket refuses it unread.
 void MessagingClient::Session::check_payload(BytesView payload) {
   const std::lock_guard lock(mutex_);
-  if (payload.size() <= hello_->limits.blob_bytes) return;
-  throw Error(ErrorCode::kTooLarge, "Message size exceeded maximum of " +
-                                        std::to_string(hello_->network.max_message_size) +
-                                        " bytes: the payload alone has " + std::to_string(payload.size()));
+  check_size(payload.size(), hello_->limits.blob_bytes, hello_->network);
 }
 
 void MessagingClient::Session::ack(const Position& position, Milliseconds timeout) {

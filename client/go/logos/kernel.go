@@ -157,6 +157,9 @@ func (k *KernelClient) Call(ctx context.Context, method string, body, into any, 
 // CodeBadRequest, CodePeerRestarted (publishing again with the same timestamp is safe).
 func (k *KernelClient) Publish(ctx context.Context, message RelayPublishRequest, payload []byte) (*RelayPublishReply, error) {
 	answer := new(RelayPublishReply)
+	if err := k.checkSize(len(payload)); err != nil {
+		return answer, err
+	}
 	_, err := k.Call(ctx, "relay.publish", message, answer, payload)
 	return answer, err
 }
@@ -164,8 +167,16 @@ func (k *KernelClient) Publish(ctx context.Context, message RelayPublishRequest,
 // LightPush has another node publish a message.
 func (k *KernelClient) LightPush(ctx context.Context, message LightpushPublishRequest, payload []byte) (*LightpushPublishReply, error) {
 	answer := new(LightpushPublishReply)
+	if err := k.checkSize(len(payload)); err != nil {
+		return answer, err
+	}
 	_, err := k.Call(ctx, "lightpush.publish", message, answer, payload)
 	return answer, err
+}
+
+func (k *KernelClient) checkSize(size int) error {
+	hello := k.Hello()
+	return checkSize(size, hello.Limits.BlobBytes, hello.Network)
 }
 
 // StoredMessage is a message of a store's answer.

@@ -138,13 +138,18 @@ func first(options []SendOptions) SendOptions {
 	return o
 }
 
-// A frame above the server's limit would cost us the connection: its socket refuses it unread.
 func (c *MessagingClient) checkSize(size int) error {
 	c.mu.Lock()
-	limit, network := c.hello.Limits.BlobBytes, c.hello.Network.MaxMessageSize
+	limit, network := c.hello.Limits.BlobBytes, c.hello.Network
 	c.mu.Unlock()
+	return checkSize(size, limit, network)
+}
+
+// A frame above the server's limit would cost us the connection: its socket refuses it unread.
+func checkSize(size int, limit uint64, network NetworkInfo) error {
 	if limit > 0 && uint64(size) > limit {
-		return newError(CodeTooLarge, "Message size exceeded maximum of %d bytes: the payload alone has %d", network, size)
+		most := network.MaxMessageSize
+		return newError(CodeTooLarge, "Message size exceeded maximum of %d bytes: the payload alone has %d", most, size)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::fields::Fields;
 use crate::kernel_events::KernelEvent;
 use crate::link::{Link, Session, TIMEOUT};
-use crate::session::{hello_body, parse_hello};
+use crate::session::{check_size, hello_body, parse_hello};
 use crate::wire::{Body, Reply};
 
 const RETRY: Duration = Duration::from_secs(1);
@@ -290,6 +290,7 @@ impl KernelClient {
     /// Errors: `NoPeers` (`detail` has message_hash and timestamp; readers of this node get the message all the same),
     /// `TooLarge`, `BadRequest`, `PeerRestarted`.
     pub async fn publish(&self, message: Publish) -> Result<RelayPublishReply> {
+        self.hello(|hello| check_size(message.payload.len(), hello.limits.blob_bytes, &hello.network))?;
         let bytes = |bytes: Vec<u8>| (!bytes.is_empty()).then_some(Value::Binary(bytes));
         let body = Body::new()
             .with("content_topic", message.content_topic)

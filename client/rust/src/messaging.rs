@@ -21,7 +21,7 @@ use crate::endpoints::{check_name, endpoint};
 use crate::error::{Code, Error, Result};
 use crate::events::{Event, Position};
 use crate::link::{Link, TIMEOUT};
-use crate::session::{ack_body, id_value, AppSession, Shared};
+use crate::session::{ack_body, check_size, id_value, AppSession, Shared};
 use crate::stream::StreamCounters;
 use crate::wire::{Body, Reply};
 
@@ -292,13 +292,7 @@ impl MessagingClient {
     /// `RlnRequired`.
     pub async fn send_with(&self, topic: &str, payload: impl Into<Vec<u8>>, options: SendOptions) -> Result<Id> {
         let payload = payload.into();
-        let (limits, network) = self.hello(|hello| (hello.limits.blob_bytes, hello.network.max_message_size));
-        if payload.len() as u64 > limits {
-            // Such a frame would cost us the connection: the server's socket refuses it unread.
-            let size = payload.len();
-            let message = format!("Message size exceeded maximum of {network} bytes: the payload alone has {size}");
-            return Err(Error::new(Code::TooLarge, message));
-        }
+        self.hello(|hello| check_size(payload.len(), hello.limits.blob_bytes, &hello.network))?;
         let request_id = options.request_id.unwrap_or_else(Id::random);
         let body = Body::new()
             .with("request_id", id_value(request_id))

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::bytes::Id;
-use crate::contract::{MapiHello, StatusReply, SubscribeReply, PROTOCOL_VERSION};
+use crate::contract::{MapiHello, NetworkInfo, StatusReply, SubscribeReply, PROTOCOL_VERSION};
 use crate::error::{Code, Error, Result};
 use crate::events::{Event, LinkLost, LinkRestored, Position};
 use crate::hooks::ChannelEncryption;
@@ -292,6 +292,16 @@ impl Session for AppSession {
         self.ack_at = None;
         None
     }
+}
+
+/// A frame above the server's limit would cost us the connection: its socket refuses it unread.
+pub(crate) fn check_size(size: usize, limit: u64, network: &NetworkInfo) -> Result<()> {
+    if size as u64 <= limit {
+        return Ok(());
+    }
+    let most = network.max_message_size;
+    let message = format!("Message size exceeded maximum of {most} bytes: the payload alone has {size}");
+    Err(Error::new(Code::TooLarge, message))
 }
 
 pub(crate) fn hello_body(kind: &str, name: Option<&str>) -> Body {
