@@ -18,6 +18,7 @@ varint in the nim form, text in the other.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ipc_schema.protobuf import ProtobufError, fields, put_bytes, put_varint, text
@@ -26,6 +27,10 @@ from mapi_proc.channels.sds.bloom import JS, NIM
 
 MAX_ENTRIES: Final = 1000
 """Entries taken of one message's causal history: js sends 200."""
+
+_MAX_FIELDS: Final = 2 * MAX_ENTRIES + 100
+"""Fields read of one message, those of later versions included. Each channel on a content topic reads what
+comes there: 150 KB of the smallest fields take 100 ms."""
 
 MAX_ID: Final = 512
 """Bytes of an id, and of the hint of a reference: they are kept, shown to apps and referred to in messages of
@@ -134,7 +139,9 @@ def _encode_entry(entry: HistoryEntry) -> bytes:
 def decode_sds(data: bytes) -> SdsMessage:
     """Decode either form. Raises `SdsError`."""
     try:
-        found = list(fields(data))
+        found = list(islice(fields(data), _MAX_FIELDS + 1))
+        if len(found) > _MAX_FIELDS:
+            raise SdsError(f"more than {_MAX_FIELDS} fields")
         form = NIM
         if any(number == 2 and isinstance(value, bytes) for number, value in found):
             form = JS
@@ -181,8 +188,8 @@ def _identifier(value: bytes, name: str) -> str:
     return text(_short(value, name))
 
 
-def _short(value: bytes, name: str) -> bytes:
-    if len(value) > MAX_ID:
+def _short(value: bytes, name: str, most: int = MAX_ID) -> bytes:
+    if len(value) > most:
         raise SdsError(f"a {name} of {len(value)} bytes")
     return value
 
@@ -202,6 +209,7 @@ def _decode_entry(value: bytes) -> HistoryEntry:
 
 
 def _decode_any_entry(value: bytes) -> HistoryEntry:
+    _short(value, "reference", 4 * MAX_ID)
     try:
         single = {number: part for number, part in fields(value) if isinstance(part, bytes)}
         name = _identifier(single.get(1, b""), "message id")

@@ -261,3 +261,15 @@ entries = st.lists(st.builds(HistoryEntry, names, st.binary(max_size=32), texts)
 )
 def test_any_message_is_read_as_it_was_written(message: SdsMessage) -> None:
     assert decode_sds(encode_sds(message)) == message
+
+
+def test_a_message_of_very_many_fields_is_refused() -> None:
+    """It was read to its end, by each channel on the content topic."""
+    good = encode_sds(SdsMessage(NIM, "m", "channel", "alice", 1))
+    later = put_varint(99, 1)
+    assert decode_sds(good + later * 50).message_id == "m"
+    for filler in (later, put_bytes(3, put_bytes(1, b"a")), put_bytes(3, b"a")):
+        with pytest.raises(SdsError, match="more than 2100 fields"):
+            decode_sds(good + filler * 20_000)
+    with pytest.raises(SdsError, match="a reference of 40000 bytes"):
+        decode_sds(good + put_bytes(3, put_varint(4, 1) * 20_000))
