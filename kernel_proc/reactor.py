@@ -83,13 +83,17 @@ class ReactorClock(trio.abc.Clock):
         return 0.0
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
-        """Call `callback` when the descriptor is readable and no task can run. It must not raise."""
+        """Call `callback` when the descriptor is readable and no task can run. It must not raise.
+
+        What epoll does not take, such as one descriptor more than its limit, is left to its task.
+        """
         if self._trio is None:
             self._trio = _look_into_trio()
             if self._trio is None:
                 return
-        self._callbacks[descriptor] = callback
-        self._trio.epoll.register(descriptor, select.EPOLLIN)
+        with suppress(OSError):
+            self._trio.epoll.register(descriptor, select.EPOLLIN)
+            self._callbacks[descriptor] = callback
 
     def unwatch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """End what `watch` began. If the descriptor was closed, its number may already be another one's."""

@@ -12,6 +12,11 @@ LEAST: Final = 256
 """With fewer, a process would have no room for clients beside its files and what it keeps in reserve."""
 
 
+def too_few_files(most: int) -> str:
+    """Return why a process does not start with fewer than `LEAST`."""
+    return f"at most {most} open files, {LEAST} are needed: raise it (ulimit -Hn, LimitNOFILE= of systemd)"
+
+
 def raise_descriptor_limit() -> int:
     """Raise the soft limit of open files to the hard limit (65,536 at most). Return the resulting limit.
 

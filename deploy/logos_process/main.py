@@ -12,7 +12,7 @@ from ipc_schema.config.common import BaseConfig
 from ipc_schema.config.options import ConfigError, Schema
 from logos_process import logs
 from logos_process.command_line import CommandLine
-from logos_process.descriptors import LEAST, raise_descriptor_limit
+from logos_process.descriptors import LEAST, raise_descriptor_limit, too_few_files
 from logos_process.exits import ExitCode, StartError
 from logos_process.output import reserve_standard_descriptors
 from logos_process.parent_watch import take_parent, watch_parent
@@ -60,8 +60,7 @@ def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> 
         return ExitCode.CONFIG
     descriptors = raise_descriptor_limit()
     if 0 <= descriptors < LEAST:  # below 0: no limit
-        advice = "raise it (ulimit -Hn, LimitNOFILE= of systemd)"
-        logs.say(f"{process.program}: at most {descriptors} open files, {LEAST} are needed: {advice}")
+        logs.say(f"{process.program}: {too_few_files(descriptors)}")
         return ExitCode.CONFIG
     process.prepare()
     logs.configure(process.package, config.log_level, config.log_format)

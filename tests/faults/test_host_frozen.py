@@ -20,7 +20,7 @@ from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import ROOMY, host
 
 ROOT = Path(__file__).parents[2]
-QUICK = dataclasses.replace(ROOMY, ping_interval=0.4, ping_timeout=0.6, write_timeout=1.0)
+QUICK = dataclasses.replace(ROOMY, ping_interval=0.4, ping_timeout=3.0, write_timeout=1.0)
 
 PEER = """
 import sys, trio

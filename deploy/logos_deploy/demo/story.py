@@ -66,6 +66,9 @@ async def play(say: Say, complain: Say, *, keep: bool = False) -> bool:
                 async with asyncio.TaskGroup() as group:  # not gather: cancelled, it would not wait for all
                     for node in nodes:
                         group.create_task(node.stop())
+            except* (SupervisorError, OSError) as failed:
+                complain(f"a node did not end as it must: {'; '.join(map(str, failed.exceptions))}")
+                good = False
             finally:  # interrupted once more, the nodes are killed
                 left = [pid for node in nodes for pid in node.left_running()]
                 if left:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
-from ipc_schema.config.options import Resolved
+from ipc_schema.config.options import ConfigError, Resolved
 from logos_deploy.node.plan import NodePlan
+from logos_process.descriptors import LEAST, too_few_files
 from logos_process.directories import group_number
 from logos_process.exits import StartError
 from logos_process.extras import install_command
 
 
 def check_host(plan: NodePlan) -> None:
-    """Refuse what the processes would refuse at start: a directory that is not ours, an unknown group, a
-    missing driver of a database or of NATS.
+    """Refuse what the processes would refuse at start: too few open files, a directory that is not ours, an
+    unknown group, a missing driver of a database or of NATS.
 
     Raises `ConfigError` naming the option.
     """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < LEAST:
+        raise ConfigError("RLIMIT_NOFILE", too_few_files(hard))
     for resolved in (plan.kernel.resolved, *((plan.mapi.resolved,) if plan.mapi is not None else ())):
         _check_group(resolved)
         for name in ("data-dir", "ipc-dir"):

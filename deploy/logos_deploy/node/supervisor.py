@@ -32,6 +32,7 @@ _SPARE_FDS: Final = 1024
 _FDS_PER_CONNECTION: Final = 4
 _MIN_FDS: Final = 8192
 _RELEASE_PATIENCE: Final = 2.0
+_LAST_LOOK: Final = 0.5
 
 
 class SupervisorError(Exception):
@@ -238,7 +239,9 @@ class Supervisor:
                     await asyncio.wait_for(self.wait(), patience)
             await self._end_orphans(signal.SIGTERM, STOP_SECONDS)
         finally:
-            await self._look_again()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_LOOK):  # a supervisord that hangs is killed all the same
+                    await self._look_again()
             self._signal(signal.SIGKILL)
             if self._process is not None:
                 await asyncio.shield(self._process.wait())

@@ -167,3 +167,15 @@ async def test_the_number_of_a_closed_descriptor_belongs_to_the_next_one(pipe: P
     assert pipe.by == [None]
     os.close(number)
     os.close(other.into)
+
+
+@trio_test(clock=ReactorClock)
+async def test_a_descriptor_that_epoll_does_not_take_is_left_to_its_task() -> None:
+    called: list[None] = []
+    file = os.open(__file__, os.O_RDONLY)  # epoll takes no regular file
+    try:
+        with watching(file, lambda: called.append(None)):
+            await trio.sleep(0)
+    finally:
+        os.close(file)
+    assert called == []

@@ -69,6 +69,13 @@ def test_checking_refuses_what_the_host_does_not_have(
     assert "nats-url: the NATS client is missing: pip install 'nats-py[nkeys]==" in capsys.readouterr().err
 
 
+def test_checking_refuses_a_limit_of_open_files_with_which_no_process_starts() -> None:
+    few = ["prlimit", "--nofile=255:255", sys.executable, "-m", "logos_deploy", "up", "--check"]
+    done = subprocess.run(few, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == Exit.CONFIG
+    assert "RLIMIT_NOFILE: at most 255 open files, 256 are needed" in done.stderr
+
+
 def test_checking_makes_nothing(tmp_path: Path) -> None:
     assert cli.main(["up", "--check"]) == Exit.OK
     assert list(tmp_path.iterdir()) == []
