@@ -132,7 +132,7 @@ class AppStreamReader:
         shown: Event
         if kind in _WITH_PAYLOAD:
             cls, at = _WITH_PAYLOAD[kind]
-            shown = _new_tuple(cls, event[:at] + (payload,) + event[at:])  # noqa: RUF005 (half the time)
+            shown = _new_tuple(cls, (*event[:at], payload, *event[at:]))
         else:
             shown = _new_tuple(SHOWN[kind], event)
         self._put(shown, cost, position)
