@@ -246,10 +246,10 @@ class Reconciliation:
         totals.cut_short = totals.cut_short or len(missing) > room
         totals.to_send += missing[:room]
         # A key outside its range would be wanted although we have it.
-        lacking = {key for key in there - here if low <= key <= high_now} - totals.wanted
-        room = max(0, limits.wanted - len(totals.wanted))
-        if len(lacking) > room:
-            lacking = set(sorted(lacking)[:room])
+        lacking = {key for key in there - here if low <= key <= high_now}
+        more, room = lacking - totals.wanted, max(0, limits.wanted - len(totals.wanted))
+        if len(more) > room:
+            lacking.difference_update(sorted(more)[room:])
             totals.cut_short = True
         totals.wanted |= lacking
         totals.lacking += len(lacking)

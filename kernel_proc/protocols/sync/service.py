@@ -178,9 +178,8 @@ class StoreSync:
             while True:
                 with trio.move_on_at(due) as scope:
                     await self._again.wait()
-                if (
-                    scope.cancelled_caught
-                ):  # also while one peer is never finished: the others have their turn
+                if scope.cancelled_caught:
+                    # Also while one peer is never finished: the others have their turn.
                     await self._open_due(None)
                     due = trio.current_time() + self._settings.interval
                 else:

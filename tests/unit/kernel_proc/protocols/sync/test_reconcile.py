@@ -255,9 +255,11 @@ def test_what_a_peer_lists_and_never_sends_is_bounded() -> None:
     side, wanted = Side([], ReconcileLimits(wanted=100)), keys_of(Random(8), 100)
     for keys in (sorted(wanted), sorted(keys_of(Random(9), 200)), sorted(wanted)):
         ranges = [SyncRange(key_at(START), key_at(END), ItemSet(keys, reconciled=False))]
-        side.answer(encode_payload(SyncPayload(ranges=ranges)))
+        answer = side.answer(encode_payload(SyncPayload(ranges=ranges)))
         assert side.core.totals.wanted == wanted
-    assert side.core.totals.lacking == len(wanted)
+        # what was asked for before and has not come is asked for again, what there is no room for is not
+        assert (answer == b"\0") == (keys != sorted(wanted))
+    assert side.core.totals.lacking == 2 * len(wanted)
     assert side.core.totals.cut_short
 
 
