@@ -64,7 +64,7 @@ CLIENT: Final = Group(
         "ipc_schema": "fields frames message server steady",
         "ipc_schema/mapi": "event_codec",
         "ipc_schema/streams": "ring gaps coverage",
-        "logos_client": "_connection _consumer _in_flight _stream",
+        "logos_client": "_connection _consumer _in_flight _joined_sends _stream",
         "logos_sockets": "backlog door drain memory outgoing window",
     },
 )
@@ -96,7 +96,7 @@ MAPI: Final = Group(
         "mapi_proc/apps": "registry",
         "mapi_proc/channels": "feed",
         "mapi_proc/database": "batch log_sync statements writer",
-        "mapi_proc/ipc": "router",
+        "mapi_proc/ipc": "router sends",
         "mapi_proc/kernel_link": "events",
         "mapi_proc/receive": "receiver dedup delivered",
         "mapi_proc/send": (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
@@ -13,6 +14,8 @@ from logos_client._process import HomeProcess
 from logos_client._session import AppSession
 from logos_client._stream_types import StreamCounters
 from logos_client.exceptions import ClosedError, ConflictError, public_errors
+
+T = TypeVar("T")
 
 
 class AppRequests:
@@ -104,11 +107,16 @@ class AppRequests:
     ) -> Reply:
         """Make one request. `repeat`: it is idempotent, so retry it after a lost connection."""
         self._check_open()
+        connection = self._session.connection
+        return await self._public(
+            connection.request(method, body, blobs or (), timeout=timeout, repeat=repeat)
+        )
+
+    async def _public(self, reply: Awaitable[T]) -> T:
+        """Wait for what a request brings. Raises `LogosError`."""
         with public_errors():
             try:
-                return await self._session.connection.request(
-                    method, body, blobs or (), timeout=timeout, repeat=repeat
-                )
+                return await reply
             except IpcError:
                 self._check_open()  # our own closing is the better reason
                 raise

@@ -21,6 +21,7 @@ from logos_client._channel_hooks import ChannelHooks
 from logos_client._connection import RequestConnection
 from logos_client._connection_types import ConnectionSettings
 from logos_client._consumer import EventConsumer
+from logos_client._joined_sends import JoinedSends
 from logos_client._stream import AppStreamReader
 from logos_client._stream_types import Position
 from logos_client.events import (
@@ -85,6 +86,7 @@ class AppSession:
             max_frame=_MAX_FRAME,
         )
         self.connection: RequestConnection = RequestConnection(endpoint, settings, context=context)
+        self.sends: JoinedSends = JoinedSends(self.connection)
 
     # -- hello -----------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import SeenPosition
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import PendingReply, PendingSend, StatusReply
+from ipc_schema.mapi.send_many import FEATURE_SEND_MANY
 from ipc_schema.message import WakuMessage, encode_message
 from ipc_schema.names import check_name
 from ipc_schema.sizes import relay_frame_size, too_large_text
@@ -265,7 +266,13 @@ class MessagingClient(ChannelMethods):
             body["timestamp"] = timestamp
         if len(data) > self.limits.max_payload:  # a smaller payload certainly fits
             self._check_size(content_topic, body["meta"], data)
-        await self._ask(methods.SEND, body, [data], timeout=timeout, repeat=True)
+        self._check_open()
+        joins = FEATURE_SEND_MANY in self._greeting.features
+        joined = self._session.sends.join(body, data, timeout) if joins else None
+        if joined is not None:
+            await self._public(joined)
+        else:
+            await self._ask(methods.SEND, body, [data], timeout=timeout, repeat=True)
         return request_id
 
     def _check_size(self, content_topic: str, meta: bytes, payload: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Final
 from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
 from ipc_schema.mapi.channels import CHANNEL_METHODS
+from ipc_schema.mapi.send_many import SEND_MANY, SendManyReply, SendManyRequest
 from ipc_schema.message import MAX_META_SIZE
 from ipc_schema.names import MAX_NAME
 from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
@@ -296,6 +297,7 @@ METHODS: Final[dict[str, Method]] = {
     UNSUBSCRIBE: Method(UnsubscribeRequest, SubscribeReply),
     SUBSCRIPTIONS: Method(SubscriptionsRequest, SubscriptionsReply),
     SEND: Method(SendRequest, SendReply),
+    SEND_MANY: Method(SendManyRequest, SendManyReply),
     ACK: Method(AckRequest, AckReply),
     CREDIT: Method(CreditRequest, Empty),
     STATUS: Method(StatusRequest, StatusReply),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 import zmq
@@ -19,12 +20,14 @@ from ipc_schema.mapi.channels import (
     FEATURE_CHANNELS,
 )
 from ipc_schema.mapi.paging import topic_page
+from ipc_schema.mapi.send_many import FEATURE_SEND_MANY, SEND_MANY
 from ipc_schema.server import Answer, Begun, Call, Route, answer
 from ipc_schema.server_client import Client
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.channels import ChannelRoutes
 from mapi_proc.ipc.router import AsyncRequests, Hooks, LaterAnswer
+from mapi_proc.ipc.sends import begin_sends
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 from mapi_proc.streams.limits import connection_window
@@ -87,6 +90,7 @@ class AppServer:
             m.UNSUBSCRIBE: Route(self._unsubscribe),
             m.SUBSCRIPTIONS: Route(self._subscriptions),
             m.SEND: Route(self._send, may_wait=True),
+            SEND_MANY: Route(self._send_many, may_wait=True, per_blob=True),
             m.ACK: Route(self._ack, may_wait=True),
             m.CREDIT: Route(self._credit),
             m.PENDING: Route(self._pending),
@@ -198,6 +202,7 @@ class AppServer:
                 FEATURE_CHANNEL_FIND_SEND,
                 m.FEATURE_SEND_TIMESTAMP,
                 m.FEATURE_FIND_SEND,
+                FEATURE_SEND_MANY,
             ),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
@@ -244,6 +249,9 @@ class AppServer:
         if isinstance(accepted, asyncio.Future):  # of a new send: without a task, since there are many
             return LaterAnswer(accepted, reply)
         return _then(accepted, reply)
+
+    def _send_many(self, call: Call) -> Awaitable[Answer]:
+        return begin_sends(call, partial(self._core.send, _session(call).app))
 
     def _ack(self, call: Call) -> Begun:
         ack = call.read(m.AckRequest)
