@@ -1,7 +1,6 @@
-"""Sends of one turn of the loop go to the Messaging API in one request, where it has `send_many`.
+"""Join the sends of one turn of the loop in one request, where the server has `send_many` (SPEC.md §4.2).
 
-A request costs both sides more than what it says of a small message does, and many tasks of a server send at
-once.
+A request costs more than the small message in it, on both sides, and a server's tasks often send together.
 """
 
 from __future__ import annotations
@@ -23,6 +22,8 @@ from logos_client._connection_types import fresh
 
 #: Larger payloads go alone: they gain nothing, and would fill the request.
 MAX_JOINED: Final = 64 << 10
+#: So do longer content topics: the body of a request is bounded.
+_LONG_TOPIC: Final = 1024
 
 
 class _Send(NamedTuple):
@@ -46,14 +47,9 @@ class JoinedSends:
     def join(self, body: dict[str, Any], payload: bytes, timeout: Any) -> asyncio.Future[None] | None:
         """Send with the others of this turn. The result comes once it is accepted, and raises as
         `RequestConnection.request`. None: it has to go alone; a malformed one would fail the others."""
-        row = [
-            body["request_id"],
-            body["content_topic"],
-            body["meta"],
-            body["ephemeral"],
-            body.get("timestamp", 0),
-        ]
-        if len(payload) > MAX_JOINED or not is_usual_send(row):
+        content_topic = body["content_topic"]
+        row = [body["request_id"], content_topic, body["meta"], body["ephemeral"], body.get("timestamp", 0)]
+        if len(payload) > MAX_JOINED or len(content_topic) > _LONG_TOPIC or not is_usual_send(row):
             return None
         if not self._joined:
             self._loop.call_soon(self._flush)
@@ -85,7 +81,7 @@ class JoinedSends:
                 _end(send, None)
             else:
                 await self._request_many(joined, timeout)
-        except IpcError as error:
+        except Exception as error:  # whatever it is, it belongs to those who wait
             for send in joined:
                 _end(send, error)
 
@@ -112,10 +108,10 @@ class JoinedSends:
             _end(send, IpcError.from_body(found))
 
 
-def _end(send: _Send, error: IpcError | None) -> None:
+def _end(send: _Send, error: Exception | None) -> None:
     if send.done.done():
         return
     if error is None:
         send.done.set_result(None)
     else:
-        send.done.set_exception(fresh(error))
+        send.done.set_exception(fresh(error) if isinstance(error, IpcError) else error)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -349,3 +350,42 @@ async def test_the_sends_of_another_app_are_seen_without_its_connection_and_with
             assert found.state in ("attempted", "retry")
             assert not await tool.cancel(request_id, name="sender"), "it was attempted"
         assert [send.request_id for send in (await tool.pending(name="sender")).sends] == [request_id]
+
+
+def test_many_are_sent_with_one_request(node: Node, sockets: list[AppDealer]) -> None:
+    dealer = sockets[0]
+    assert "send_many" in dealer.ok("hello", HELLO)["features"]
+    good = [os.urandom(16), TOPIC, b"m", False, 0]
+    timed = [os.urandom(16), TOPIC, b"", True, time.time_ns(), "an element of a later version"]
+    rows = [good, timed, [os.urandom(16), "no topic", b"", False, 0], good, [*good[:2], b"other", False, 0]]
+    blobs = (b"one", b"two", b"three", b"one", b"one")
+    results = dealer.ok("send_many", {"sends": rows}, *blobs)["results"]
+    assert [row[0] for row in results] == ["", "", "bad_request", "", "conflict"]
+    assert [row[3] for row in results] == [False, False, False, True, False]
+    assert "no topic" in results[2][1]
+    pending = {one["request_id"]: one for one in dealer.ok("pending")["sends"]}
+    assert set(pending) == {good[0], timed[0]}
+    assert pending[timed[0]]["timestamp"] == timed[4]
+    # The same again, each as a send of its own: accepted before.
+    body = {"request_id": good[0], "content_topic": TOPIC, "meta": b"m"}
+    assert dealer.ok("send", body, b"one")["repeated"]
+
+
+def test_many_that_cannot_be_sent_together(node: Node, sockets: list[AppDealer]) -> None:
+    dealer = sockets[0]
+    dealer.ok("hello", HELLO)
+    good = [os.urandom(16), TOPIC, b"", False, 0]
+    for rows, blobs in (
+        ([good], []),
+        ([good], [b"a", b"b"]),
+        ([good, good[:-1]], [b"a", b"b"]),
+        ([good, [b"short", *good[1:]]], [b"a", b"b"]),
+        ([good, [*good[:2], bytes(65), False, 0]], [b"a", b"b"]),
+        ([good, [*good[:4], -1]], [b"a", b"b"]),
+        ([good, 1], [b"a", b"b"]),
+        (None, [b"a"]),
+    ):
+        assert dealer.code("send_many", {"sends": rows}, *blobs) == "bad_request"
+    assert dealer.code("send_many", {"sends": 9 * [good]}, *9 * [bytes(120_000)]) == "too_large"
+    assert dealer.ok("send_many", {"sends": []})["results"] == []
+    assert dealer.ok("pending")["sends"] == []

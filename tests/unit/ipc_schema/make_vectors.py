@@ -80,6 +80,7 @@ from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.mapi.event_codec import encode_app_event
 from ipc_schema.mapi.events import AppEventKind
+from ipc_schema.mapi.send_many import SendManyReply, SendManyRequest
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.node_info import NodeInfoReply, NodeInfoRequest
 from ipc_schema.streams import StreamState
@@ -238,6 +239,10 @@ def good_requests() -> None:
     request("mapi", "send", send, [b"x"], name="from a REQ socket", delimited=True)
     timed = mapi.SendRequest(request_id=REQUEST, content_topic=TOPIC, meta=b"\x01\x02", timestamp=NOW)
     request("mapi", "send", timed, [b"hello"], name="with a timestamp")
+    rows = ((REQUEST, TOPIC, b"", False, 0), (bytes(range(16)), TOPIC, b"\x01\x02", True, NOW))
+    request("mapi", "send_many", SendManyRequest(sends=rows), [b"hello", b"again"])
+    later = {"sends": [[*rows[0], "later"]]}
+    request("mapi", "send_many", later, [b"hello"], name="send_many with elements of a later version")
     request("mapi", "ack", mapi.AckRequest(stream=STREAM, seq=2**53), flags=NO_REPLY)
     request("mapi", "credit", mapi.CreditRequest(total=2**40), flags=NO_REPLY)
     for method in ("subscriptions", "status", "ping", "goodbye"):
@@ -522,6 +527,8 @@ def good_replies() -> None:
         cause="not confirmed by a store within the send window",
     )
     reply("mapi", "find_send", mapi.FindSendReply(send=ended))
+    outcomes = (("", "", 0, False), ("", "", 0, True), ("busy", "too many sends wait", 200, False))
+    reply("mapi", "send_many", SendManyReply(results=outcomes))
     reply("mapi", "ack", mapi.AckReply(acked=7))
     reply("mapi", "status", status)
     channel_replies()

@@ -26,6 +26,7 @@ from ipc_schema.kernel.relay import (
 )
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
+from ipc_schema.mapi.send_many import SendManyRequest
 from ipc_schema.streams import ReplayBatch
 from tests.unit.ipc_schema.strategies import attempt, bodies, maps_near
 
@@ -86,6 +87,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "unsubscribe",
         "subscriptions",
         "send",
+        "send_many",
         "ack",
         "credit",
         "status",
@@ -188,11 +190,16 @@ _ODD: st.SearchStrategy[Any] = st.sampled_from(
 )
 _MESSAGE = ["/a/1/b/proto", 3, 7, b"m", 0, False, b"", True]
 _RESULT = ["", "", bytes(32), 7, 3, False]
+_SEND = [bytes(16), "/a/1/b/proto", b"m", False, 7]
 
 
 @pytest.mark.parametrize(
     ("cls", "key", "row"),
-    [(RelayPublishManyRequest, "messages", _MESSAGE), (RelayPublishManyReply, "results", _RESULT)],
+    [
+        (RelayPublishManyRequest, "messages", _MESSAGE),
+        (RelayPublishManyReply, "results", _RESULT),
+        (SendManyRequest, "sends", _SEND),
+    ],
 )
 def test_many_are_read_as_the_annotations_say(cls: type[Body], key: str, row: list[Any]) -> None:
     """What comes most is checked in a shorter way, which must take and refuse the same."""
