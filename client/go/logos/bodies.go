@@ -116,6 +116,17 @@ type SendReply struct {
 	Repeated  bool `json:"repeated,omitempty"`
 }
 
+// SendManyRequest: Several sends; the payload of each is the blob of its number.
+type SendManyRequest struct {
+	Sends [][]any `json:"sends"`
+}
+
+// SendManyReply: What came of each send, in the same order: code and text of its error (both empty: it is accepted), ms
+// after which to try again (0: not said), and whether it had been accepted before under this id.
+type SendManyReply struct {
+	Results [][]any `json:"results"`
+}
+
 // AckRequest: Acknowledge everything up to `seq` of the stream.
 type AckRequest struct {
 	Stream ID     `json:"stream"`

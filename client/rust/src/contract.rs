@@ -201,6 +201,13 @@ pub struct SendReply {
     pub repeated: bool,
 }
 
+/// What came of each send, in the same order: code and text of its error (both empty: it is accepted), ms
+/// after which to try again (0: not said), and whether it had been accepted before under this id.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SendManyReply {
+    pub results: Vec<(String, String, u64, bool)>,
+}
+
 /// The stream's position now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AckReply {
