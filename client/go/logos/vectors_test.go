@@ -212,7 +212,7 @@ func checkReply(t *testing.T, v vector, frames [][]byte, meant pairs) {
 
 var replies = map[string]any{
 	"mapi hello": MapiHello{}, "mapi subscribe": SubscribeReply{}, "mapi subscriptions": SubscriptionsReply{},
-	"mapi send": SendReply{}, "mapi ack": AckReply{}, "mapi status": StatusReply{}, "mapi pending": PendingReply{},
+	"mapi send": SendReply{}, "mapi send_many": SendManyReply{}, "mapi ack": AckReply{}, "mapi status": StatusReply{}, "mapi pending": PendingReply{},
 	"mapi find_send": FindSendReply{}, "mapi cancel": CancelReply{}, "mapi channel.create": ChannelCreateReply{}, "mapi channel.list": ChannelListReply{},
 	"mapi channel.status": ChannelStatusReply{}, "mapi channel.find_send": ChannelFindSendReply{}, "kernel hello": KernelHello{}, "kernel lease.acquire": LeaseAcquireReply{},
 	"kernel stream.replay": StreamReplayReply{}, "kernel relay.publish": RelayPublishReply{},
