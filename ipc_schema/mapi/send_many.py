@@ -75,6 +75,14 @@ class SendManyReply(Body):
         Size(MAX_SENDS),
     ]
 
+    @classmethod
+    def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
+        """See `Body`."""
+        rows = body.get("results")
+        if type(rows) is list and len(rows) <= MAX_SENDS and all(map(_is_usual_result, rows)):
+            return cls(results=tuple(map(tuple, rows)))
+        return super().from_body(body, where)
+
 
 def is_usual_send(row: Any) -> bool:
     """Check a send as the annotations do, inlined, since these are many; they word the error."""
@@ -92,4 +100,17 @@ def is_usual_send(row: Any) -> bool:
         and type(ephemeral) is bool
         and type(timestamp) is int
         and 0 <= timestamp <= INT64_MAX
+    )
+
+
+def _is_usual_result(row: Any) -> bool:
+    if type(row) is not list or len(row) != 4:
+        return False
+    code, text, retry_after_ms, repeated = row
+    return (
+        code == ""
+        and text == ""
+        and type(retry_after_ms) is int
+        and retry_after_ms == 0
+        and type(repeated) is bool
     )

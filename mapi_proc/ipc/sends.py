@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from typing import Final
 
-from ipc_schema.errors import IpcError
+from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.methods import SendRequest
 from ipc_schema.mapi.send_many import SendManyRequest
 from ipc_schema.server import Answer, Call, server_fault
@@ -15,7 +15,8 @@ from mapi_proc.ipc.router import LaterAnswer
 Send = Callable[[SendRequest, bytes], Awaitable[bool]]
 """Accepts one send; the result is whether it is a repeat. Raises `IpcError`, here or with the result."""
 
-_ACCEPTED = ("", "", 0, False)
+_ACCEPTED: Final = ("", "", 0, False)
+_REPEATED: Final = ("", "", 0, True)
 
 
 def begin_sends(call: Call, send: Send) -> LaterAnswer:
@@ -43,6 +44,7 @@ def begin_sends(call: Call, send: Send) -> LaterAnswer:
             many.refuse(number, error)
         else:
             many.wait(number, accepted)
+    many.begun()
     return LaterAnswer(many.done, many.answer)
 
 
@@ -52,34 +54,45 @@ class _Many:
     def __init__(self, call: Call, count: int) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._call = call
-        self._results: list[tuple[str, str, int, bool]] = [_ACCEPTED] * count
-        self._left = count
-        if not count:
-            self.done.set_result(None)
+        self._results = [_ACCEPTED] * count
+        self._waiting: list[tuple[int, asyncio.Future[bool]]] = []
 
     def wait(self, number: int, accepted: Awaitable[bool]) -> None:
-        asyncio.ensure_future(accepted).add_done_callback(partial(self._ended, number))
+        """Take the outcome of a send that is on its way."""
+        self._waiting.append((number, asyncio.ensure_future(accepted)))
 
     def refuse(self, number: int, error: Exception) -> None:
+        """Take the error of a send."""
         if not isinstance(error, IpcError):
             error = server_fault(error, self._call.request.method, "apps")
         self._call.counters.errors[str(error.code)] += 1
         text = str(error.to_body()["message"])
-        self._set(number, (str(error.code), text, error.retry_after_ms or 0, False))
+        self._results[number] = (str(error.code), text, error.retry_after_ms or 0, False)
+
+    def begun(self) -> None:
+        """All have begun: be done with the last of them."""
+        # What goes to the disk together ends together, in order: to be told by the last one is mostly
+        # enough, and costs less than by each.
+        for _, accepted in reversed(self._waiting):
+            if not accepted.done():
+                accepted.add_done_callback(self._look)
+                return
+        for number, accepted in self._waiting:
+            self._end(number, accepted)
+        if not self.done.done():
+            self.done.set_result(None)
 
     def answer(self, _done: None) -> Answer:
+        """Return the reply."""
         return {"results": self._results}, ()  # as `SendManyReply.to_body`
 
-    def _ended(self, number: int, accepted: asyncio.Future[bool]) -> None:
-        error = None if accepted.cancelled() else accepted.exception()
-        if isinstance(error, Exception):
-            self.refuse(number, error)
-        elif error is None and not accepted.cancelled():
-            self._set(number, ("", "", 0, True) if accepted.result() else _ACCEPTED)
-        # Cancelled at shutdown: the connection ends, and the app repeats what it has no answer to.
+    def _look(self, _accepted: asyncio.Future[bool]) -> None:
+        self.begun()
 
-    def _set(self, number: int, result: tuple[str, str, int, bool]) -> None:
-        self._results[number] = result
-        self._left -= 1
-        if not self._left and not self.done.done():
-            self.done.set_result(None)
+    def _end(self, number: int, accepted: asyncio.Future[bool]) -> None:
+        if accepted.cancelled():  # at shutdown: the app repeats what it has no answer to
+            self.refuse(number, IpcError(ErrorCode.NOT_READY, "shutting down"))
+        elif isinstance(error := accepted.exception(), Exception):
+            self.refuse(number, error)
+        elif accepted.result():
+            self._results[number] = _REPEATED

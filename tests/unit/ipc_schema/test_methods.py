@@ -26,7 +26,7 @@ from ipc_schema.kernel.relay import (
 )
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
-from ipc_schema.mapi.send_many import SendManyRequest
+from ipc_schema.mapi.send_many import SendManyReply, SendManyRequest
 from ipc_schema.streams import ReplayBatch
 from tests.unit.ipc_schema.strategies import attempt, bodies, maps_near
 
@@ -199,6 +199,7 @@ _SEND = [bytes(16), "/a/1/b/proto", b"m", False, 7]
         (RelayPublishManyRequest, "messages", _MESSAGE),
         (RelayPublishManyReply, "results", _RESULT),
         (SendManyRequest, "sends", _SEND),
+        (SendManyReply, "results", ["", "", 0, False]),
     ],
 )
 def test_many_are_read_as_the_annotations_say(cls: type[Body], key: str, row: list[Any]) -> None:
