@@ -47,6 +47,8 @@ class JoinedSends:
     def join(self, body: dict[str, Any], payload: bytes, timeout: Any) -> asyncio.Future[None] | None:
         """Send with the others of this turn. The result comes once it is accepted, and raises as
         `RequestConnection.request`. None: it has to go alone; a malformed one would fail the others."""
+        if not self._connection.ready:
+            return None  # a joined one is sent even if its caller gives up before the server is back
         content_topic = body["content_topic"]
         row = [body["request_id"], content_topic, body["meta"], body["ephemeral"], body.get("timestamp", 0)]
         if len(payload) > MAX_JOINED or len(content_topic) > _LONG_TOPIC or not is_usual_send(row):

@@ -123,7 +123,7 @@ async def test_each_waits_as_long_as_it_says() -> None:
         long = [asyncio.create_task(client.send(TOPIC, b"l%d" % n)) for n in range(2)]
         for one in await asyncio.gather(*short, return_exceptions=True):
             assert isinstance(one, DeadlineError)
-        assert server.joined() == [2, 2]
+        await until(lambda: server.joined() == [2, 2])
         server.handlers[SEND_MANY] = usual
         server.stop()
         server.start()
@@ -143,6 +143,22 @@ async def test_one_that_gives_up_leaves_the_others() -> None:
         ((identity, request),) = held
         server.answer(identity, request, server.send_many(identity, request))
         assert [server.sends[one][1] for one in await asyncio.gather(*sends[1:])] == [b"1", b"2"]
+
+
+@both_loops()
+async def test_what_is_given_up_while_the_server_is_away_is_not_sent_later() -> None:
+    """A caller that tries again under another id would have sent it twice."""
+    async with connected() as (server, client):
+        server.stop()
+        await until(lambda: not client.connected)
+        sends = [asyncio.create_task(client.send(TOPIC, b"%d" % n)) for n in range(2)]
+        await asyncio.sleep(0)  # they have begun
+        for one in sends:
+            one.cancel()
+        await asyncio.wait(sends)
+        server.start()
+        last = await client.send(TOPIC, b"last")
+        assert server.sends == {last: (TOPIC, b"last")}
 
 
 @both_loops()
