@@ -263,7 +263,7 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """Checkpoint the write-ahead log, between commits, once it has grown enough."""
-        if not self._growth.due or self._stalled:
+        if not self._growth.due or self._stalled or self._sync.failure is not None:
             return
         try:
             self._watch.checkpointing()

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapi_proc.database import Database, DatabaseClosedError, DatabaseState
+from mapi_proc.database.checkpoints import LOG_BYTES
 from mapi_proc.database.log_sync import SyncOrder
 from tests.support.aio import asyncio_test
+from tests.unit.mapi_proc.database.support import send_entry
 
 
 def test_what_need_not_be_synced_is_reported_at_once() -> None:
@@ -144,6 +146,40 @@ async def test_after_a_failed_sync_the_log_is_written_again(
     again = await Database.open(tmp_path / "db")
     assert "send" in (await again.load()).notes
     await again.close()
+
+
+@asyncio_test()
+async def test_no_checkpoint_comes_between_a_failed_sync_and_its_repair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = await Database.open(tmp_path / "db")
+    disk, main, write = _Disk(monkeypatch), tmp_path / "db", os.pwrite
+    sizes: list[int] = []
+    sync = database._writer._sync
+
+    def pwrite(file: int, data: bytes, start: int) -> int:
+        if file == database._opened.log:
+            sizes.append(main.stat().st_size)  # it is being repaired
+        elif not disk.go_on.is_set() and os.fstat(database._opened.log).st_size > LOG_BYTES:
+            # The second batch is committed, and a checkpoint is due: the sync of the first one fails now.
+            disk.go_on.set()
+            while sync.failure is None:
+                pass
+        return write(file, data, start)
+
+    disk.go_on.clear()
+    disk.failing = 1
+    before, reported = main.stat().st_size, list[str]()
+    _submit(database, "first", reported.append, durable=True)
+    await disk.begun.wait()
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    second = database.batch(durable=True)
+    second.put_send(send_entry())
+    second.note("second", bytes(2 * LOG_BYTES))
+    await database.commit(second)
+    assert reported == ["first"]
+    assert set(sizes) == {before}
+    await database.close()
 
 
 @asyncio_test()
