@@ -173,6 +173,10 @@ class RequestConnection:
             if not future.done():
                 future.set_result(None)
 
+    def reserve(self) -> bool:
+        """Take a slot for a request that would have to wait for nothing; `request` gives it back."""
+        return self.ready and self._turnstile.enter()
+
     # -- requests --------------------------------------------------------------------------------------------
 
     async def request(
@@ -184,8 +188,10 @@ class RequestConnection:
         timeout: Any = DEFAULT_TIMEOUT,
         weight: int = 1,
         repeat: bool = False,
+        reserved: bool = False,
     ) -> Reply:
-        """Send a request and wait for its reply. It counts as `weight` requests in flight.
+        """Send a request and wait for its reply. It counts as `weight` requests in flight; `reserved`: so
+        many slots were taken by `reserve`.
 
         Waits for the server and for a slot among its requests in flight; all within `timeout` seconds,
         which is also the request's time budget. `repeat`: it is idempotent, so send it again after a lost
@@ -193,7 +199,7 @@ class RequestConnection:
         connection was lost during the request: whether it was carried out is unknown), or `not_ready`.
         """
         deadline = self._loop.time() + seconds(timeout)
-        if not self._turnstile.enter(weight):
+        if not (reserved or self._turnstile.enter(weight)):
             await self._turnstile.wait(deadline, method, weight)
         try:
             while True:

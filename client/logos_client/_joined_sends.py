@@ -18,7 +18,7 @@ from ipc_schema.mapi.send_many import (
     is_usual_send,
 )
 from logos_client._connection import RequestConnection
-from logos_client._connection_types import fresh
+from logos_client._connection_types import fresh, seconds
 
 #: Larger payloads go alone: they gain nothing, and would fill the request.
 MAX_JOINED: Final = 64 << 10
@@ -47,12 +47,13 @@ class JoinedSends:
     def join(self, body: dict[str, Any], payload: bytes, timeout: Any) -> asyncio.Future[None] | None:
         """Send with the others of this turn. The result comes once it is accepted, and raises as
         `RequestConnection.request`. None: it has to go alone; a malformed one would fail the others."""
-        if not self._connection.ready:
-            return None  # a joined one is sent even if its caller gives up before the server is back
         content_topic = body["content_topic"]
         row = [body["request_id"], content_topic, body["meta"], body["ephemeral"], body.get("timestamp", 0)]
         if len(payload) > MAX_JOINED or len(content_topic) > _LONG_TOPIC or not is_usual_send(row):
             return None
+        seconds(timeout)  # raises for a wrong one: a slot that is reserved must be used
+        if not self._connection.reserve():
+            return None  # a joined one that had to wait would be sent even if its caller has given up
         if not self._joined:
             self._loop.call_soon(self._flush)
         elif (
@@ -79,7 +80,9 @@ class JoinedSends:
         try:
             if len(joined) == 1:
                 send = joined[0]
-                await self._connection.request(SEND, send.body, [send.payload], timeout=timeout, repeat=True)
+                await self._connection.request(
+                    SEND, send.body, [send.payload], timeout=timeout, repeat=True, reserved=True
+                )
                 _end(send, None)
             else:
                 await self._request_many(joined, timeout)
@@ -95,6 +98,7 @@ class JoinedSends:
             timeout=timeout,
             weight=len(joined),
             repeat=True,
+            reserved=True,
         )
         results = SendManyReply.from_body(reply.body).results
         if len(results) != len(joined):

@@ -28,6 +28,7 @@ class JoiningMapi(MiniMapi):
     def __init__(self, path: Any) -> None:
         self.refused: dict[bytes, list[object]] = {}
         super().__init__(path)
+        self.limits["in_flight"] = 256
         self.handlers[SEND_MANY] = self.send_many
 
     def hello_body(self) -> dict[str, object]:
@@ -159,6 +160,26 @@ async def test_what_is_given_up_while_the_server_is_away_is_not_sent_later() -> 
         server.start()
         last = await client.send(TOPIC, b"last")
         assert server.sends == {last: (TOPIC, b"last")}
+
+
+@both_loops()
+async def test_what_is_given_up_while_it_waits_for_a_slot_is_not_sent_later() -> None:
+    async with connected() as (server, client):
+        held: list[tuple[bytes, Request]] = []
+        server.handlers[SEND_MANY] = lambda identity, request: held.append((identity, request))
+        count = 256
+        sends = [asyncio.create_task(client.send(TOPIC, b"%d" % n)) for n in range(count + 2)]
+        await until(lambda: len(held) == count // MAX_SENDS)
+        for one in sends[count:]:
+            one.cancel()
+        await asyncio.wait(sends[count:])
+        server.handlers[SEND_MANY] = server.send_many
+        for identity, request in held:
+            server.answer(identity, request, server.send_many(identity, request))
+        await asyncio.gather(*sends[:count])
+        await client.send(TOPIC, b"last")
+        given_up = {b"%d" % (count + n) for n in range(2)}
+        assert not given_up & {payload for _, payload in server.sends.values()}
 
 
 @both_loops()
