@@ -132,6 +132,14 @@ class Call:
         """The request's blobs."""
         return self.request.blobs
 
+    def row_error(self, error: Exception, socket: str) -> tuple[IpcError, str]:
+        """Return the contract's error for one message of a request that takes many, counted, and its text as
+        it goes out. What is not of the contract is logged, as a fault of the method on `socket`."""
+        if not isinstance(error, IpcError):
+            error = server_fault(error, self.request.method, socket)
+        self.counters.errors[str(error.code)] += 1
+        return error, str(error.to_body()["message"])
+
 
 Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]] | Callable[[Call], "Begun"]
 Begun = Answer | Awaitable[Answer]

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Self
 from ipc_schema.body import Bin32, Body, Method, Ns, Range, Size, Uint
 from ipc_schema.errors import MAX_ERROR_TEXT, ErrorCode, IpcError
 from ipc_schema.fields import INT64_MAX, INT64_MIN, MAX_TEXT
-from ipc_schema.frames import MAX_BLOBS
 from ipc_schema.kernel.values import Shard
+from ipc_schema.many import MAX_ROWS, check_blobs, usual_rows
 from ipc_schema.message import MAX_META_SIZE, WakuMessage
 from ipc_schema.topics import MAX_SHARD
 
@@ -103,31 +103,18 @@ class RelayPublishManyRequest(Body):
     force.
     """
 
-    messages: Annotated[
-        tuple[tuple[str, Shard, Ns, _Meta, _Version, bool, bytes, bool], ...], Size(MAX_BLOBS)
-    ]
+    messages: Annotated[tuple[tuple[str, Shard, Ns, _Meta, _Version, bool, bytes, bool], ...], Size(MAX_ROWS)]
 
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
         """See `Body`."""
-        rows = body.get("messages")
-        if type(rows) is list and len(rows) <= MAX_BLOBS and all(map(_is_usual_message, rows)):
-            return cls(messages=tuple(map(tuple, rows)))
-        return super().from_body(body, where)
+        rows = usual_rows(body.get("messages"), _is_usual_message)
+        return super().from_body(body, where) if rows is None else cls(messages=rows)
 
     def check(self, blobs: Sequence[bytes]) -> None:
         """Raise `IpcError`: `bad_request` unless each message has its blob, `too_large` if they are too
         large together."""
-        if len(blobs) != len(self.messages):
-            raise IpcError(
-                ErrorCode.BAD_REQUEST,
-                f"{len(blobs)} blobs for {len(self.messages)} messages, one is for each",
-            )
-        size = sum(map(len, blobs))
-        if size > MAX_PUBLISH_BYTES:
-            raise IpcError(
-                ErrorCode.TOO_LARGE, f"{size} bytes of payloads, at most {MAX_PUBLISH_BYTES} are allowed"
-            )
+        check_blobs(blobs, len(self.messages), "messages", MAX_PUBLISH_BYTES)
 
 
 class RelayPublishManyReply(Body):
@@ -147,16 +134,14 @@ class RelayPublishManyReply(Body):
             ],
             ...,
         ],
-        Size(MAX_BLOBS),
+        Size(MAX_ROWS),
     ]
 
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
         """See `Body`."""
-        rows = body.get("results")
-        if type(rows) is list and len(rows) <= MAX_BLOBS and all(map(_is_usual_result, rows)):
-            return cls(results=tuple(map(tuple, rows)))
-        return super().from_body(body, where)
+        rows = usual_rows(body.get("results"), _is_usual_result)
+        return super().from_body(body, where) if rows is None else cls(results=rows)
 
 
 # The checks of the annotations, inlined for what comes most; the annotations word the error.

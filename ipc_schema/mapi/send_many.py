@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Self
 
 from ipc_schema.body import Bin16, Body, Range, Size, Uint
-from ipc_schema.errors import MAX_ERROR_TEXT, ErrorCode, IpcError
+from ipc_schema.errors import MAX_ERROR_TEXT
 from ipc_schema.fields import INT64_MAX, MAX_TEXT
-from ipc_schema.frames import MAX_BLOBS
+from ipc_schema.many import MAX_ROWS, check_blobs, usual_rows
 from ipc_schema.message import MAX_META_SIZE
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 SEND_MANY: Final = "send_many"
 FEATURE_SEND_MANY: Final = "send_many"
 """In a hello's `features`: the method `send_many`."""
-MAX_SENDS: Final = MAX_BLOBS
+MAX_SENDS: Final = MAX_ROWS
 """Most sends in one request."""
 MAX_SEND_BYTES: Final = 1 << 20
 """Most payload bytes of one request."""
@@ -49,21 +49,13 @@ class SendManyRequest(Body):
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
         """See `Body`."""
-        rows = body.get("sends")
-        if type(rows) is list and len(rows) <= MAX_SENDS and all(map(is_usual_send, rows)):
-            return cls(sends=tuple(map(tuple, rows)))
-        return super().from_body(body, where)
+        rows = usual_rows(body.get("sends"), is_usual_send)
+        return super().from_body(body, where) if rows is None else cls(sends=rows)
 
     def check(self, blobs: Sequence[bytes]) -> None:
         """Raise `IpcError`: `bad_request` unless each send has its blob, `too_large` if they are too large
         together."""
-        if len(blobs) != len(self.sends):
-            what = f"{len(blobs)} blobs for {len(self.sends)} sends, one is for each"
-            raise IpcError(ErrorCode.BAD_REQUEST, what)
-        size = sum(map(len, blobs))
-        if size > MAX_SEND_BYTES:
-            what = f"{size} bytes of payloads, at most {MAX_SEND_BYTES} are allowed"
-            raise IpcError(ErrorCode.TOO_LARGE, what)
+        check_blobs(blobs, len(self.sends), "sends", MAX_SEND_BYTES)
 
 
 class SendManyReply(Body):
@@ -78,10 +70,8 @@ class SendManyReply(Body):
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str = "") -> Self:
         """See `Body`."""
-        rows = body.get("results")
-        if type(rows) is list and len(rows) <= MAX_SENDS and all(map(_is_usual_result, rows)):
-            return cls(results=tuple(map(tuple, rows)))
-        return super().from_body(body, where)
+        rows = usual_rows(body.get("results"), _is_usual_result)
+        return super().from_body(body, where) if rows is None else cls(results=rows)
 
 
 def is_usual_send(row: Any) -> bool:

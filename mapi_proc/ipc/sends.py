@@ -9,7 +9,7 @@ from typing import Final
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.methods import SendRequest
 from ipc_schema.mapi.send_many import SendManyRequest
-from ipc_schema.server import Answer, Call, server_fault
+from ipc_schema.server import Answer, Call
 from mapi_proc.ipc.router import LaterAnswer
 
 Send = Callable[[SendRequest, bytes], Awaitable[bool]]
@@ -63,19 +63,16 @@ class _Many:
 
     def refuse(self, number: int, error: Exception) -> None:
         """Take the error of a send."""
-        if not isinstance(error, IpcError):
-            error = server_fault(error, self._call.request.method, "apps")
-        self._call.counters.errors[str(error.code)] += 1
-        text = str(error.to_body()["message"])
-        self._results[number] = (str(error.code), text, error.retry_after_ms or 0, False)
+        found, text = self._call.row_error(error, "apps")
+        self._results[number] = (str(found.code), text, found.retry_after_ms or 0, False)
 
-    def begun(self) -> None:
+    def begun(self, _ended: asyncio.Future[bool] | None = None) -> None:
         """All have begun: be done with the last of them."""
         # What goes to the disk together ends together, in order: to be told by the last one is mostly
         # enough, and costs less than by each.
         for _, accepted in reversed(self._waiting):
             if not accepted.done():
-                accepted.add_done_callback(self._look)
+                accepted.add_done_callback(self.begun)
                 return
         for number, accepted in self._waiting:
             self._end(number, accepted)
@@ -85,9 +82,6 @@ class _Many:
     def answer(self, _done: None) -> Answer:
         """Return the reply."""
         return {"results": self._results}, ()  # as `SendManyReply.to_body`
-
-    def _look(self, _accepted: asyncio.Future[bool]) -> None:
-        self.begun()
 
     def _end(self, number: int, accepted: asyncio.Future[bool]) -> None:
         if accepted.cancelled():  # at shutdown: the app repeats what it has no answer to

@@ -20,7 +20,7 @@ from ipc_schema.kernel.relay import (
     RelayPublishRequest,
 )
 from ipc_schema.message import WakuMessage
-from ipc_schema.server import Answer, Call, Route, server_fault
+from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.publishing import Publishing, PublishOutcome
 from kernel_proc.relay.service import RelayService
@@ -130,13 +130,11 @@ class _Many:
         return {"results": self.results}, ()  # as `RelayPublishManyReply.to_body`
 
     def _failed(self, error: Exception) -> _Row:
-        if not isinstance(error, IpcError):
-            error = server_fault(error, self._call.request.method, "requests")
-        self._call.counters.errors[str(error.code)] += 1
-        detail, text = error.detail, str(error.to_body()["message"])
+        found, text = self._call.row_error(error, "requests")
+        detail = found.detail
         digest, timestamp = detail.get("message_hash", b""), detail.get("timestamp", 0)
         duplicate = detail.get("duplicate", False)
-        return str(error.code), text, digest, timestamp, 0, duplicate  # type: ignore[return-value]  # as `Publishing` gives them
+        return str(found.code), text, digest, timestamp, 0, duplicate  # type: ignore[return-value]  # as `Publishing` gives them
 
 
 def _sent(done: PublishOutcome) -> _Row:
