@@ -130,5 +130,6 @@ class Requests:
         for segment in stored.segments:
             del self._by_segment[segment]
         self.ended += stored.segments
-        self.changed[name] = EndedRequest(stored.fingerprint, stored.sent, _ENDS[type(event)], event[1])
+        detail = event.by if isinstance(event, Delivered) else event.error
+        self.changed[name] = EndedRequest(stored.fingerprint, stored.sent, _ENDS[type(event)], detail)
         return event

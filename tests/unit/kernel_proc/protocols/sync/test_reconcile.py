@@ -257,7 +257,7 @@ def test_what_a_peer_lists_and_never_sends_is_bounded() -> None:
         ranges = [SyncRange(key_at(START), key_at(END), ItemSet(keys, reconciled=False))]
         answer = side.answer(encode_payload(SyncPayload(ranges=ranges)))
         assert side.core.totals.wanted == wanted
-        # what was asked for before and has not come is asked for again, what there is no room for is not
+        # what was asked for before and has not come is asked for again; what does not fit is left out
         assert (answer == b"\0") == (keys != sorted(wanted))
     assert side.core.totals.lacking == 2 * len(wanted)
     assert side.core.totals.cut_short

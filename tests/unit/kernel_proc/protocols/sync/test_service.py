@@ -439,3 +439,21 @@ async def test_the_index_is_bounded_and_the_window_follows() -> None:
     await stock.ensure(())
     assert len(stock) == 0
     assert not stock.ready
+
+
+@mock_clock_test
+async def test_a_peer_that_brings_nothing_is_not_asked_again_before_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with memory_network() as network:
+        store, liar = Store(network, "store"), Store(network, "liar")
+        await ready(store, liar)
+        opened: list[str] = []
+
+        async def sync_with(peer_id: str) -> SyncOutcome:
+            opened.append(peer_id)
+            return SyncOutcome(peer_id, cut_short=True)
+
+        monkeypatch.setattr(store.sync, "sync_with", sync_with)
+        await trio.sleep(2 * 300 + 10)
+        assert 1 <= len(opened) <= 3
