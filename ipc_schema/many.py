@@ -8,7 +8,10 @@ from typing import Any, Final
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAX_BLOBS
 
+__all__ = ["MAX_ROWS", "check_blobs", "usual_rows"]
+
 MAX_ROWS: Final = MAX_BLOBS
+"""Most rows of one request, each of which has a blob."""
 
 
 def usual_rows(rows: object, is_usual: Callable[[Any], bool]) -> tuple[Any, ...] | None:
