@@ -95,7 +95,7 @@ MAPI: Final = Group(
         "mapi_proc": "write_batch",
         "mapi_proc/apps": "registry",
         "mapi_proc/channels": "feed",
-        "mapi_proc/database": "batch log_sync statements writer",
+        "mapi_proc/database": "batch journal log_sync statements writer",
         "mapi_proc/ipc": "router sends",
         "mapi_proc/kernel_link": "events",
         "mapi_proc/receive": "receiver dedup delivered",

@@ -14,14 +14,8 @@ from itertools import count
 from typing import Final, Protocol
 
 from mapi_proc.database.channels import ChannelRows
+from mapi_proc.database.journal import JournalRow
 from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState, Row
-
-SEQ_BITS: Final = 40
-"""A journal key is `app id << 40 | seq`: one integer b-tree holds each app's events next to each other, in
-order.
-"""
-
-SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 
 NOTE_PREFIX: Final = "note:"
 
@@ -44,6 +38,7 @@ class Batch:
     """
 
     __slots__ = (
+        "_open_rows",
         "_payload_ids",
         "acks",
         "apps_created",
@@ -76,7 +71,9 @@ class Batch:
         self.apps_created: list[Row] = []
         self.streams_renewed: list[tuple[int, bytes, bytes]] = []
         self.payloads: list[Row] = []
-        self.journal_rows: list[Row] = []
+        self.journal_rows: list[JournalRow] = []
+        self._open_rows: dict[int, JournalRow] = {}
+        """The last row of each app."""
         self.acks: dict[int, int] = {}
         self.drops: dict[int, tuple[int, int, str]] = {}
         self.positions: dict[str, KernelPosition] = {}
@@ -147,13 +144,11 @@ class Batch:
         """Append an event (header, payload) to an app's stream. With a `payload_id`, only the header is
         stored here.
         """
-        cost = len(header) + len(payload)
-        if payload_id:
-            self.journal_rows.append((app_id << SEQ_BITS | seq, time, cost, payload_id, header, None))
-            self.cost += len(header) + _ROW_OVERHEAD
-        else:
-            self.journal_rows.append((app_id << SEQ_BITS | seq, time, cost, None, header, payload))
-            self.cost += cost + _ROW_OVERHEAD
+        row = None if payload_id else self._open_rows.get(app_id)
+        if row is None or not row.add(seq, time, header, payload):
+            row = self._open_rows[app_id] = JournalRow(app_id, seq, time, header, payload, payload_id)
+            self.journal_rows.append(row)
+        self.cost += len(header) + _ROW_OVERHEAD + (0 if payload_id else len(payload))
 
     def ack(self, app_id: int, seq: int) -> None:
         """Move the app's position to `seq` and remove the events up to it."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from logos_process import host_clock
-from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK
+from mapi_proc.database.journal import SEQ_BITS, SEQ_MASK, events_of
 from mapi_proc.database.sidecar import (
     Counts,
     Written,
@@ -156,9 +156,12 @@ def renew_stream(connection: sqlite3.Connection, app_id: int, old: bytes, new: b
     bounds = (app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS)
     keys = connection.execute("SELECT key FROM journal WHERE key > ? AND key < ?", bounds).fetchall()
     for (key,) in keys:
-        (header,) = connection.execute("SELECT header FROM journal WHERE key = ?", (key,)).fetchone()
-        # The stream id is the header's second element, so its first occurrence is the one.
-        connection.execute("UPDATE journal SET header = ? WHERE key = ?", (header.replace(old, new, 1), key))
+        row = connection.execute(
+            "SELECT header, ifnull(payload, x''), sizes FROM journal WHERE key = ?", (key,)
+        ).fetchone()
+        # The stream id is a header's second element, so its first occurrence is the one.
+        headers = b"".join(event.header.replace(old, new, 1) for event in events_of(key & SEQ_MASK, *row))
+        connection.execute("UPDATE journal SET header = ? WHERE key = ?", (headers, key))
 
 
 def _kept(connection: sqlite3.Connection) -> DatabaseIdentity:

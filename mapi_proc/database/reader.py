@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from mapi_proc.database.batch import NOTE_PREFIX, SEQ_BITS, SEQ_MASK
+from mapi_proc.database.batch import NOTE_PREFIX
+from mapi_proc.database.journal import SEQ_BITS, SEQ_MASK, cost_up_to, events_of
 from mapi_proc.database.records import (
     AppRecord,
     DamagedError,
@@ -43,19 +44,24 @@ def read_page(
     """
     base = app_id << SEQ_BITS
     rows = connection.execute(
-        "SELECT journal.key, header, coalesce(payload, data)"
+        "SELECT journal.key, header, coalesce(payload, data), sizes"
         " FROM journal LEFT JOIN payload ON payload.id = payload_id"
-        " WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
-        (base | after, base | up_to, max_events),
+        " WHERE key > ? AND key <= ? ORDER BY key",
+        (base | after, base | SEQ_MASK),
     )
     page: list[JournalEntry] = []
     size = 0
-    for key, header, payload in rows:
-        page.append(JournalEntry(key & SEQ_MASK, header, payload))
-        size += len(header) + len(payload)
-        if size >= max_bytes:
-            break
-    rows.close()  # an unfinished read would pin the write-ahead log
+    events = (event for key, *row in rows for event in events_of(key & SEQ_MASK, *row) if event.seq > after)
+    try:
+        for event in events:
+            if event.seq > up_to:
+                break
+            page.append(event)
+            size += len(event.header) + len(event.payload)
+            if size >= max_bytes or len(page) >= max_events:
+                break
+    finally:
+        rows.close()  # an unfinished read would pin the write-ahead log
     return page
 
 
@@ -114,6 +120,16 @@ def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
         key = (app_id + 1) << SEQ_BITS
 
 
+def _cost_over(connection: sqlite3.Connection, app: AppRecord) -> int:
+    """Return the bytes that an app's oldest row holds of events that are acknowledged or dropped."""
+    base, over = app.app_id << SEQ_BITS, max(app.acked, app.dropped)
+    row = connection.execute(
+        "SELECT key, sizes FROM journal WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
+        (base | over, base | SEQ_MASK),
+    ).fetchone()
+    return 0 if row is None or row[1] is None else cost_up_to(over, row[0] & SEQ_MASK, row[1])
+
+
 def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
     """Read all state that is kept in memory, in one consistent view."""
     connection.execute("BEGIN")
@@ -131,17 +147,19 @@ def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
     subscriptions: dict[int, list[str]] = {app.app_id: [] for app in apps}
     for app_id, topic in rows((int, str), "SELECT app, topic FROM subscription ORDER BY app, topic"):
         subscriptions.setdefault(app_id, []).append(topic)
-    # Sixteen events an extent: fine enough for the bounds, a sixteenth of the rows.
+    # Sixteen events an extent, or a row of more: fine enough for the bounds, a sixteenth of the rows.
     runs = rows(
-        (int, int, int, int),
-        "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)",
+        (int, int, int),
+        "SELECT max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY max(key)",
     )
     extents: dict[int, list[JournalExtent]] = {app.app_id: [] for app in apps}
     for app_id, of_app in groupby(runs, key=lambda row: int(row[0]) >> SEQ_BITS):
-        extents[app_id] = [
-            JournalExtent(first & SEQ_MASK, last & SEQ_MASK, cost, newest)
-            for first, last, cost, newest in of_app
-        ]
+        extents[app_id] = [JournalExtent(last & SEQ_MASK, cost, newest) for last, cost, newest in of_app]
+    for app in apps:
+        if extents[app.app_id]:
+            first = extents[app.app_id][0]
+            over = _cost_over(connection, app)
+            extents[app.app_id][0] = first._replace(cost=first.cost - over)
     positions = rows(
         (str, bytes, bytes, int, int), "SELECT stream, instance, epoch, seq, good_moment FROM kernel_position"
     )

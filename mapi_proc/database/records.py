@@ -58,7 +58,6 @@ class JournalExtent(NamedTuple):
     """A run of consecutive events of one app, so that a stream can enforce its bounds without reading
     them."""
 
-    first: int
     last: int
     cost: int
     newest: int

@@ -128,7 +128,10 @@ ALTER TABLE channel_request ADD COLUMN end TEXT NOT NULL DEFAULT '';
 ALTER TABLE channel_request ADD COLUMN detail TEXT NOT NULL DEFAULT '';
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES, _VERSION_4, _VERSION_5)
+# A row holds several events of an app (`journal.JournalRow`): NULL for one alone, as all rows before.
+_VERSION_6: Final = "ALTER TABLE journal ADD COLUMN sizes BLOB;"
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES, _VERSION_4, _VERSION_5, _VERSION_6)
 
 
 class NotOurDatabaseError(DatabaseError):

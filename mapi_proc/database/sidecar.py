@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from mapi_proc.database.batch import SEQ_BITS, SEQ_MASK, Batch
+from mapi_proc.database.batch import Batch
 from mapi_proc.database.errors import DatabaseGoneError, LeftoverLogError
 from mapi_proc.database.records import Snapshot
 
@@ -48,11 +48,10 @@ class Tally:
         for app in batch.apps_created:
             last[app[0]] = 0
         for row in batch.journal_rows:
-            app_id, seq = row[0] >> SEQ_BITS, row[0] & SEQ_MASK
-            before = last.get(app_id)
-            if before is not None and seq > before:
-                events += seq - before
-                last[app_id] = seq
+            before = last.get(row.app_id)
+            if before is not None and row.last > before:
+                events += row.last - before
+                last[row.app_id] = row.last
         if batch.outbox_added:
             refused = batch.refused_sends
             sends = max([sends, *(one.entry_id for one in batch.outbox_added if one.entry_id not in refused)])

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, Final
 
-from mapi_proc.database.batch import SEQ_BITS, Batch
+from mapi_proc.database.batch import Batch
 from mapi_proc.database.channels import execute_channels, forget_channels_of
 from mapi_proc.database.identity import FORGET_EVENTS, renew_stream
+from mapi_proc.database.journal import SEQ_BITS
 from mapi_proc.database.records import OutboxEntry
 
 _CHUNKS: Final = (64, 16, 4, 1)
@@ -51,7 +52,7 @@ def _each(text: str) -> _Statement:
 
 _app_create = _insert("INSERT INTO app", 10)
 _payload_add = _insert("INSERT INTO payload", 2)
-_journal_add = _insert("INSERT INTO journal", 6)
+_journal_add = _insert("INSERT INTO journal", 7)
 _hashes_add = _insert("INSERT INTO seen (shard, time, hashes)", 3)
 _delivered_add = _insert("INSERT INTO delivered (app, time, hashes)", 3)
 # A repeated request id is normal input: it must not cost the others their commit.
@@ -113,7 +114,7 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.payloads:
         _payload_add(connection, batch.payloads)
     if batch.journal_rows:
-        _journal_add(connection, batch.journal_rows)
+        _journal_add(connection, [row.columns() for row in batch.journal_rows])
     for app_id, seq in batch.acks.items():
         connection.execute("UPDATE app SET acked = max(acked, ?) WHERE id = ?", (seq, app_id))
         release_journal(connection, app_id, seq)

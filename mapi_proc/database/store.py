@@ -25,7 +25,7 @@ from mapi_proc.database.opening import (
     open_file,
 )
 from mapi_proc.database.reader import find_request, load_snapshot, orphaned_apps, read_page
-from mapi_proc.database.records import JournalEntry, OutboxEntry, Snapshot
+from mapi_proc.database.records import DamagedError, JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
 
 log = logging.getLogger(__name__)
@@ -217,8 +217,8 @@ class Database:
                 self._read_connection = connect(self.path, read_only=True)
             try:
                 return function(self._read_connection, *args, **kwargs)
-            except sqlite3.Error as error:
-                if is_corruption(error):
+            except (sqlite3.Error, DamagedError) as error:
+                if isinstance(error, DamagedError) or is_corruption(error):
                     mark_corrupt(self.path)
                 raise
 

@@ -20,9 +20,10 @@ from enum import StrEnum
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeVarTuple, Unpack
 
-from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
+from mapi_proc.database.batch import Batch, OnCommitted, OnFailed
 from mapi_proc.database.checkpoints import LogGrowth
 from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError, DatabaseGoneError
+from mapi_proc.database.journal import SEQ_BITS
 from mapi_proc.database.log_sync import LogSync
 from mapi_proc.database.opening import OpenedFile, is_corruption, is_host_fault, mark_corrupt
 from mapi_proc.database.sidecar import Tally
@@ -34,7 +35,8 @@ _Args = TypeVarTuple("_Args")
 
 GROUP_BATCHES: Final = 1024
 GROUP_BYTES: Final = 1 << 20
-PURGE_ROWS: Final = 512
+PURGE_ROWS: Final = 32
+"""Rows of a forgotten app that are removed at once: 2 MiB of small events."""
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 LOOK_EVERY: Final = 1.0
@@ -291,7 +293,7 @@ class Writer:
             ).fetchone()
             release_journal(self._connection, app_id, (1 << SEQ_BITS) - 1 if row is None else row[0] - low)
             self._connection.execute("COMMIT")
-            self._growth.committed(PURGE_ROWS << 10)
+            self._growth.committed(PURGE_ROWS << 12)
         except sqlite3.Error as error:
             self._rollback()
             log.warning("the rest of a forgotten app will be removed at the next start: %s", error)

@@ -18,6 +18,7 @@ import pytest
 from ipc_schema.mapi.event_codec import pack_fields
 from mapi_proc.database import AppRecord, Database, DatabaseState
 from mapi_proc.database.errors import DatabaseUnavailableError
+from mapi_proc.database.reader import read_page
 from mapi_proc.streams import DurableStream
 from tests.support.aio import asyncio_test
 
@@ -93,8 +94,8 @@ def test_full_and_free_again(small_disk: Path) -> None:
         assert [int.from_bytes(payload[:2], "big") for payload in received] == committed
         await database.close()
         database = await Database.open(small_disk / "mapi.sqlite3")
-        extents = (await database.load()).extents[1]
-        assert (extents[0].first, extents[-1].last) == (1, 100)
+        entries = await database.read(read_page, 1, 0, 999, 1 << 30, 999)
+        assert [entry.seq for entry in entries] == list(range(1, 101))
         await database.close()
 
     run()

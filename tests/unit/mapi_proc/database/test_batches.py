@@ -17,6 +17,7 @@ from mapi_proc.database import (
     KernelPosition,
     OutboxState,
 )
+from mapi_proc.database.journal import ROW_BYTES
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import STREAM, app_record, send_entry
 
@@ -69,7 +70,7 @@ async def test_everything_comes_back_after_a_restart(tmp_path: Path) -> None:
         snapshot = await database.load()
         assert snapshot.apps == [app_record()]
         assert snapshot.subscriptions == {1: ["/a/1/x/proto", "/a/1/y/proto"]}
-        assert snapshot.extents == {1: [JournalExtent(1, 2, 18, 110)]}
+        assert snapshot.extents == {1: [JournalExtent(2, 18, 110)]}
         assert snapshot.positions == {"m/1/0": KernelPosition("m/1/0", b"i" * 16, b"e" * 8, 7, 90)}
         assert snapshot.hashes == [(0, 100, b"a" * 32 + b"b" * 32)]
         assert snapshot.outbox == [send_entry()]
@@ -83,10 +84,42 @@ async def test_many_rows_in_one_batch(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         batch = database.batch()
         batch.create_app(app_record())
-        for seq in range(1, 300):  # more than one chunk of every size
+        numbers = range(1, 600, 2)  # none follows another: a row each, more than one chunk of every size
+        for seq in numbers:
             batch.journal(1, seq, seq, b"h%d" % seq, b"p%d" % seq)
         await database.commit(batch)
-        assert [entry.payload for entry in await page(database, 1)] == [b"p%d" % seq for seq in range(1, 300)]
+        assert await rows(database, "journal") == 300
+        assert await page(database, 1) == [(seq, b"h%d" % seq, b"p%d" % seq) for seq in numbers]
+
+
+@asyncio_test()
+async def test_the_events_of_an_app_in_a_batch_are_few_rows(tmp_path: Path) -> None:
+    async with opened(tmp_path) as database:
+        events = [(seq, b"h%d" % seq, bytes([seq]) * (seq * 100)) for seq in range(1, 60)]
+        for part in (events[:50], events[50:]):
+            batch = database.batch()
+            for seq, header, payload in part:
+                batch.journal(1, seq, 1000 - seq, header, payload)
+                batch.journal(2, seq, seq, header, b"")
+            await database.commit(batch)
+        total = sum(len(payload) for _, _, payload in events)
+        assert await rows(database, "journal") <= 2 + 2 + total // (ROW_BYTES - 6_000)
+        assert await page(database, 1) == events
+        assert await page(database, 1, after=7, up_to=9) == events[7:9]
+        assert await page(database, 1, after=20, count=2) == events[20:22]
+        assert [entry.payload for entry in await page(database, 2)] == [b""] * 59
+        snapshot = await database.load()
+        assert sum(extent.cost for extent in snapshot.extents[1]) == total + sum(
+            len(one[1]) for one in events
+        )
+        assert snapshot.extents[2][-1] == JournalExtent(59, snapshot.extents[2][-1].cost, 59)
+        assert snapshot.extents[1][0].newest == 999, "the newest of them, whatever their order"
+        batch = database.batch()
+        batch.ack(1, 7)
+        batch.ack(2, 59)
+        await database.commit(batch)
+        assert (await page(database, 1, after=7))[0].seq == 8
+        assert await page(database, 2) == []
 
 
 @asyncio_test()
@@ -133,7 +166,7 @@ async def test_an_ack_frees_the_journal_and_shared_payloads_go_with_the_last_rea
             (2, 0, 0, ""),
             (0, 1, 77, "bytes"),
         ]
-        assert snapshot.extents[2] == [JournalExtent(2, 2, 9, 5)]
+        assert snapshot.extents[2] == [JournalExtent(2, 9, 5)]
 
 
 @asyncio_test()
@@ -153,7 +186,7 @@ async def test_a_forgotten_app_is_gone_with_its_journal(tmp_path: Path) -> None:
         batch.create_app(app_record())
         batch.create_app(app_record(2, "other", b"t" * 16))
         batch.subscribe(1, ["/a/1/x/proto"])
-        for seq in range(1, 1500):
+        for seq in range(1, 3000, 2):  # a row each
             batch.journal(1, seq, 5, b"h", b"p")
         batch.journal(2, 1, 5, b"h", b"p")
         await database.commit(batch)

@@ -26,7 +26,8 @@ async def filled(path: Path) -> None:
     database = await Database.open(path, boot_id=BOOT)
     batch = database.batch()
     batch.create_app(app_record())
-    batch.journal(1, 1, 5, b"\x95\x01\xc4\x10" + STREAM + STREAM, b"payload")
+    for seq in (1, 2, 4):  # two in a row, and one alone
+        batch.journal(1, seq, 5, b"\x95\x01\xc4\x10" + STREAM + STREAM, b"payload%d" % seq)
     batch.put_send(send_entry())
     await database.commit(batch)
     await database.close()
@@ -164,8 +165,9 @@ def test_a_host_that_died_renews_the_stream_ids(tmp_path: Path, boot_id: str) ->
         assert renewed != STREAM
         assert len(renewed) == 16
         assert snapshot.outbox[0].scope == renewed
-        (entry,) = await database.read(read_page, 1, 0, 9, 999, 9)
-        assert entry.header == b"\x95\x01\xc4\x10" + renewed + STREAM  # only the id, not what looks like it
+        header = b"\x95\x01\xc4\x10" + renewed + STREAM  # only the id, not what looks like it
+        entries = await database.read(read_page, 1, 0, 9, 999, 9)
+        assert entries == [(seq, header, b"payload%d" % seq) for seq in (1, 2, 4)]
         await database.close()
 
     run()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
+from mapi_proc.database import Batch
+from mapi_proc.database.reader import read_page
 from mapi_proc.database.schema import APPLICATION_ID, MIGRATIONS, migrate
+from mapi_proc.database.statements import execute_batch
 
 
 @pytest.fixture
@@ -58,3 +62,17 @@ def test_what_a_send_has_used_of_its_window_becomes_when_it_began(connection: sq
     migrate(connection)
     found = connection.execute("SELECT first_attempt, elapsed FROM outbox ORDER BY id").fetchall()
     assert found == [(-8, 0), (6, 9)], "of what is over, nothing is asked"
+
+
+def test_events_of_an_earlier_version_are_read_as_before(connection: sqlite3.Connection) -> None:
+    migrate(connection, MIGRATIONS[:5])
+    for seq in (1, 2):
+        connection.execute(
+            "INSERT INTO journal VALUES (?, 5, 9, NULL, ?, ?)", (1 << 40 | seq, b"h%d" % seq, b"p")
+        )
+    migrate(connection)
+    batch = Batch(itertools.count(1))
+    for seq in (3, 4):
+        batch.journal(1, seq, 6, b"h%d" % seq, b"p")
+    execute_batch(connection, batch)
+    assert read_page(connection, 1, 0, 9, 999, 9) == [(seq, b"h%d" % seq, b"p") for seq in (1, 2, 3, 4)]

@@ -10,6 +10,7 @@ from pathlib import Path
 from ipc_schema.mapi.event_codec import decode_app_event, pack_fields
 from ipc_schema.mapi.events import AppEvent
 from mapi_proc.database import Batch, JournalEntry, Snapshot
+from mapi_proc.database.journal import SEQ_MASK, events_of
 from mapi_proc.database.opening import connect
 from mapi_proc.database.reader import load_snapshot, read_page
 from mapi_proc.database.schema import migrate
@@ -84,11 +85,18 @@ class Journal:
     def load(self) -> Snapshot:
         return load_snapshot(self.connection, b"")
 
-    def rows(self) -> list[int]:
+    def rows(self) -> list[list[int]]:
+        """The seqs of the events in each row."""
         return [
-            key & ((1 << 40) - 1)
-            for (key,) in self.connection.execute("SELECT key FROM journal ORDER BY key")
+            [event.seq for event in events_of(key & SEQ_MASK, header, payload or b"", sizes)]
+            for key, header, payload, sizes in self.connection.execute(
+                "SELECT key, header, payload, sizes FROM journal ORDER BY key"
+            )
         ]
+
+    def seqs(self) -> list[int]:
+        """The seqs of all events."""
+        return [seq for row in self.rows() for seq in row]
 
 
 class Connection:

@@ -54,7 +54,7 @@ def test_a_clock_set_back_keeps_events_rather_longer() -> None:
 
 
 def test_loaded_runs() -> None:
-    extents = Extents(6400, 640, [JournalExtent(1, 16, 900, 5), JournalExtent(17, 20, 100, 9)])
+    extents = Extents(6400, 640, [JournalExtent(16, 900, 5), JournalExtent(20, 100, 9)])
     assert extents.total == 1000
     assert extents.expire(6) == 16
     extents.add(21, 10, 10)
