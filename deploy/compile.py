@@ -97,7 +97,7 @@ MAPI: Final = Group(
         "mapi_proc/channels": "feed",
         "mapi_proc/database": "batch journal log_sync statements writer",
         "mapi_proc/ipc": "router sends",
-        "mapi_proc/kernel_link": "events",
+        "mapi_proc/kernel_link": "events tracker",
         "mapi_proc/receive": "receiver dedup delivered",
         "mapi_proc/send": (
             "acceptance confirm fairness ledger loop processors rate record service task window_clock"
