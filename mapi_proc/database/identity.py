@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from logos_process import host_clock
-from mapi_proc.database.journal import SEQ_BITS, SEQ_MASK, events_of
+from mapi_proc.database.journal import COLUMNS, SEQ_BITS, SEQ_MASK, events_of
+from mapi_proc.database.records import DamagedRowError
 from mapi_proc.database.sidecar import (
     Counts,
     Written,
@@ -155,12 +156,16 @@ def renew_stream(connection: sqlite3.Connection, app_id: int, old: bytes, new: b
     connection.execute("UPDATE outbox SET scope = ? WHERE scope = ?", (new, old))
     bounds = (app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS)
     keys = connection.execute("SELECT key FROM journal WHERE key > ? AND key < ?", bounds).fetchall()
+    # Our own columns, no input:
+    find = f"SELECT {', '.join(COLUMNS)} FROM journal, (SELECT x'' AS data) WHERE key = ?"  # noqa: S608
     for (key,) in keys:
-        row = connection.execute(
-            "SELECT header, ifnull(payload, x''), sizes FROM journal WHERE key = ?", (key,)
-        ).fetchone()
+        row = connection.execute(find, (key,)).fetchone()
         # The stream id is a header's second element, so its first occurrence is the one.
-        headers = b"".join(event.header.replace(old, new, 1) for event in events_of(key & SEQ_MASK, *row))
+        try:
+            headers = b"".join(event.header.replace(old, new, 1) for event in events_of(key & SEQ_MASK, *row))
+        except DamagedRowError as error:
+            log.error("app %d: %s", app_id, error)  # its place is kept: the app is told
+            continue
         connection.execute("UPDATE journal SET header = ? WHERE key = ?", (headers, key))
 
 

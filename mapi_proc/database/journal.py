@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from mapi_proc.database.records import DamagedError, JournalEntry, Row
+from mapi_proc.database.records import DamagedRowError, JournalEntry, Row
 
 SEQ_BITS: Final = 40
 """A journal key is `app id << 40 | seq`: one integer b-tree holds each app's events next to each other, in
@@ -20,6 +20,13 @@ order.
 """
 
 SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+
+COLUMNS: Final = (
+    "CAST(header AS BLOB)",
+    "CAST(coalesce(payload, data) AS BLOB)",
+    "CAST(sizes AS BLOB)",
+)
+"""What `events_of` reads, of journal and payload. Damage that makes text of bytes leaves what they are."""
 
 ROW_BYTES: Final = 64 << 10
 """Most bytes of events in a row of several: it is read as a whole, and goes as a whole."""
@@ -68,16 +75,19 @@ class JournalRow:
         return key, self.time, self.cost, None, b"".join(headers), b"".join(payloads), sizes
 
 
-def events_of(last: int, headers: bytes, payloads: bytes, sizes: bytes | None) -> Iterator[JournalEntry]:
-    """Read the events of a row whose last one is `last`, in order. Raises `DamagedError`."""
+def events_of(
+    last: int, headers: bytes | None, payloads: bytes | None, sizes: bytes | None
+) -> Iterator[JournalEntry]:
+    """Read the events of a row whose last one is `last`, in order. Raises `DamagedRowError`, before the
+    first one."""
+    if headers is None or payloads is None:
+        raise DamagedRowError(last, "header or payload is missing")
     if sizes is None:
         yield JournalEntry(last, headers, payloads)
         return
     lengths = _lengths(sizes)
     if (sum(size for size, _ in lengths), sum(size for _, size in lengths)) != (len(headers), len(payloads)):
-        raise DamagedError(
-            f"the events up to {last} have {len(headers)} and {len(payloads)} B, not {lengths}"
-        )
+        raise DamagedRowError(last, f"{len(headers)} and {len(payloads)} B are not {len(lengths)} events")
     header = payload = 0
     for seq, (size, payload_size) in enumerate(lengths, last - len(lengths) + 1):
         yield JournalEntry(seq, headers[header : header + size], payloads[payload : payload + payload_size])
@@ -85,9 +95,11 @@ def events_of(last: int, headers: bytes, payloads: bytes, sizes: bytes | None) -
         payload += payload_size
 
 
-def cost_up_to(seq: int, last: int, sizes: bytes) -> int:
-    """Return the bytes of a row's events up to `seq`."""
+def cost_up_to(seq: int, last: int, cost: int, sizes: bytes) -> int:
+    """Return the bytes of a row's events up to `seq`, out of `cost`. Raises `DamagedRowError`."""
     lengths = _lengths(sizes)
+    if sum(map(sum, lengths)) != cost:
+        raise DamagedRowError(last, f"{len(lengths)} events have not {cost} B")
     return sum(map(sum, lengths[: max(0, seq - last + len(lengths))]))
 
 

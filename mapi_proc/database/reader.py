@@ -8,10 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from mapi_proc.database.batch import NOTE_PREFIX
-from mapi_proc.database.journal import SEQ_BITS, SEQ_MASK, cost_up_to, events_of
+from mapi_proc.database.journal import COLUMNS, SEQ_BITS, SEQ_MASK, cost_up_to, events_of
 from mapi_proc.database.records import (
     AppRecord,
     DamagedError,
+    DamagedRowError,
     JournalEntry,
     JournalExtent,
     KernelPosition,
@@ -40,11 +41,11 @@ def read_page(
     connection: sqlite3.Connection, app_id: int, after: int, up_to: int, max_bytes: int, max_events: int
 ) -> list[JournalEntry]:
     """Read an app's events in order, `after` < seq ≤ `up_to`: at most `max_bytes`, but at least one if any
-    exists.
+    exists. Raises `DamagedRowError`.
     """
     base = app_id << SEQ_BITS
     rows = connection.execute(
-        "SELECT journal.key, header, coalesce(payload, data), sizes"
+        f"SELECT journal.key, {', '.join(COLUMNS)}"  # noqa: S608 (our own columns)
         " FROM journal LEFT JOIN payload ON payload.id = payload_id"
         " WHERE key > ? AND key <= ? ORDER BY key",
         (base | after, base | SEQ_MASK),
@@ -58,8 +59,11 @@ def read_page(
                 break
             page.append(event)
             size += len(event.header) + len(event.payload)
-            if size >= max_bytes or len(page) >= max_events:
+            if size >= max_bytes or len(page) >= max_events or event.seq >= up_to:
                 break
+    except DamagedRowError as error:
+        error.page = [*page, JournalEntry(min(error.last, up_to), b"", b"")]
+        raise
     finally:
         rows.close()  # an unfinished read would pin the write-ahead log
     return page
@@ -124,10 +128,16 @@ def _cost_over(connection: sqlite3.Connection, app: AppRecord) -> int:
     """Return the bytes that an app's oldest row holds of events that are acknowledged or dropped."""
     base, over = app.app_id << SEQ_BITS, max(app.acked, app.dropped)
     row = connection.execute(
-        "SELECT key, sizes FROM journal WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
+        "SELECT key, cost, CAST(sizes AS BLOB) FROM journal WHERE key > ? AND key <= ? ORDER BY key LIMIT 1",
         (base | over, base | SEQ_MASK),
     ).fetchone()
-    return 0 if row is None or row[1] is None else cost_up_to(over, row[0] & SEQ_MASK, row[1])
+    if row is None or row[2] is None:
+        return 0
+    key, cost, sizes = row
+    try:
+        return cost_up_to(over, key & SEQ_MASK, cost, sizes)
+    except DamagedRowError:
+        return 0  # one row is no reason to give up all; its app is told when it comes to it
 
 
 def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:

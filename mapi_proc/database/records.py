@@ -47,11 +47,24 @@ class AppRecord(NamedTuple):
 
 
 class JournalEntry(NamedTuple):
-    """One event of an app's stream, as its two frames: header and payload."""
+    """One event of an app's stream, as its two frames: header and payload.
+
+    Without a header it stands for all events that should be there, up to `seq`, and cannot be read.
+    """
 
     seq: int
     header: bytes
     payload: bytes
+
+
+class DamagedRowError(DamagedError):
+    """A row of the journal cannot be read. `page` holds what was read before it, and an entry without a
+    header in its place."""
+
+    def __init__(self, last: int, why: str) -> None:
+        super().__init__(f"the events up to {last} cannot be read: {why}")
+        self.last = last
+        self.page: list[JournalEntry] = []
 
 
 class JournalExtent(NamedTuple):

@@ -25,7 +25,7 @@ from mapi_proc.database.opening import (
     open_file,
 )
 from mapi_proc.database.reader import find_request, load_snapshot, orphaned_apps, read_page
-from mapi_proc.database.records import DamagedError, JournalEntry, OutboxEntry, Snapshot
+from mapi_proc.database.records import DamagedError, DamagedRowError, JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class Database:
         """Read committed events `after` < seq ≤ `up_to` of an app and pass them to `done` on the loop, in
         order.
 
-        A failing read is logged and answered with an empty page.
+        A failing read is logged and answered with an empty page, a damaged row with an entry in its place.
         """
         future = self.read(read_page, app_id, after, up_to, max_bytes, max_events)
 
@@ -202,7 +202,10 @@ class Database:
             error = finished.exception()
             if error is not None:
                 log.error("cannot read the stream of app %d: %s", app_id, error)
-            done([] if error is not None else finished.result())
+            if isinstance(error, DamagedRowError):
+                done(error.page)
+            else:
+                done([] if error is not None else finished.result())
 
         future.add_done_callback(deliver)
 

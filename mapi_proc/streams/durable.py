@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from ipc_schema.mapi.event_codec import pack_fields
+from ipc_schema.mapi.events import AppEventKind
 from mapi_proc.database import AppRecord, Batch, JournalEntry, JournalExtent
 from mapi_proc.streams.extents import Extents
 from mapi_proc.streams.limits import CacheBudget, DurableLimits
@@ -69,6 +71,8 @@ class DurableStream(AppStream):
         self._page_half = 0
         """With so many events of the page left, the next one is read."""
         self._reading = False
+        self._lost = 0
+        """The last event that is known to be lost."""
         self._connection = 0
 
     @property
@@ -182,9 +186,9 @@ class DurableStream(AppStream):
         while page and page[0].seq < wanted:
             page.popleft()
         if page:
-            if page[0].seq > wanted:
-                self._note_hole(page[0].seq - 1)
-                return self._dropped_event()
+            seq, header, _ = page[0]
+            if seq > wanted or not header:
+                return self._hole(seq - 1 if header else seq)
             if len(page) <= self._page_half and not self._reading:
                 self._read_on(page[-1].seq)
             return page[0]
@@ -212,10 +216,15 @@ class DurableStream(AppStream):
         # Never before it is on disk: whatever was sent can be acknowledged.
         return super()._dropped_event() if self.dropped <= self._committed else None
 
-    def _note_hole(self, last: int) -> None:
+    def _hole(self, last: int) -> tuple[int, bytes, bytes]:
+        """Report the events up to `last`, which are lost. Those before them stay: not as if dropped."""
         first = self._sent + 1
-        log.error("app %d: events %d to %d are not in the journal", self.app_id, first, last)
-        self._note_dropped(last, last - self._sent, self.drop_time, "lost")
+        if last > self._lost:
+            log.error("app %d: events %d to %d are not in the journal", self.app_id, first, last)
+            self.events_dropped += last - max(self._sent, self._lost)
+            self._lost = last
+        fields = pack_fields(first, last, "lost")
+        return last, self._encode(last, AppEventKind.EVENTS_DROPPED, self.drop_time, fields), b""
 
     def _page_read(self, connection: int, after: int, entries: list[JournalEntry]) -> None:
         self._reading = False

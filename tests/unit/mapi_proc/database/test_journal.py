@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapi_proc.database.journal import ROW_BYTES, SEQ_BITS, JournalRow, events_of
+from mapi_proc.database.journal import ROW_BYTES, SEQ_BITS, JournalRow, cost_up_to, events_of
 from mapi_proc.database.records import DamagedError
 
 FRAMES = st.tuples(st.binary(max_size=40), st.binary(max_size=40))
@@ -48,3 +48,14 @@ def test_a_shared_payload_is_not_in_the_row() -> None:
 def test_sizes_that_no_row_has_are_damage(sizes: bytes) -> None:
     with pytest.raises(DamagedError, match="the events up to 9"):
         list(events_of(9, b"hhhh", b"pppp", sizes))
+    with pytest.raises(DamagedError, match="the events up to 9"):
+        cost_up_to(8, 9, 8, sizes)
+
+
+@pytest.mark.parametrize("frames", [(None, b"p"), (b"h", None)])
+@pytest.mark.parametrize("sizes", [None, b"\x01\0\0\0" * 2])
+def test_a_row_without_header_or_payload_is_damage(
+    frames: tuple[bytes | None, bytes | None], sizes: bytes | None
+) -> None:
+    with pytest.raises(DamagedError, match="the events up to 9"):
+        list(events_of(9, *frames, sizes))

@@ -305,6 +305,22 @@ def test_a_hole_in_the_journal_is_reported() -> None:
     world.journal.read()
     assert connection.seqs == [1, 3, 4, 5]
     assert connection.events[1] == EventsDropped(APP.stream_id, 3, 0, 2, 3, "lost")
+    assert world.stream.events_dropped == 2
+
+
+def test_a_hole_takes_nothing_with_it_that_is_there() -> None:
+    world = World()
+    for _ in range(5):
+        world.append()
+    world.journal.commit()
+    world.journal.connection.execute("DELETE FROM journal WHERE key & 7 = 3")
+    for _ in range(2):  # nothing is acknowledged: the second connection gets all of it again
+        connection = Connection()
+        world.stream.attach(connection, MUCH)
+        world.journal.read()
+        assert connection.seqs == [1, 2, 3, 4, 5]
+        assert isinstance(connection.events[2], EventsDropped)
+    assert world.stream.events_dropped == 1
 
 
 def test_one_event_for_several_apps_is_stored_once() -> None:
