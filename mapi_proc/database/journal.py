@@ -76,35 +76,40 @@ class JournalRow:
 
 
 def events_of(
-    last: int, headers: bytes | None, payloads: bytes | None, sizes: bytes | None
+    last: int, headers: bytes | None, payloads: bytes | None, sizes: bytes | None, after: int = 0
 ) -> Iterator[JournalEntry]:
-    """Read the events of a row whose last one is `last`, in order. Raises `DamagedRowError`, before the
-    first one."""
+    """Read the events of a row whose last one is `last`, in order, those after `after`. Raises
+    `DamagedRowError`, before the first one."""
     if headers is None or payloads is None:
         raise DamagedRowError(last, "header or payload is missing")
     if sizes is None:
-        yield JournalEntry(last, headers, payloads)
+        if last > after:
+            yield JournalEntry(last, headers, payloads)
         return
-    lengths = _lengths(sizes)
-    if (sum(size for size, _ in lengths), sum(size for _, size in lengths)) != (len(headers), len(payloads)):
-        raise DamagedRowError(last, f"{len(headers)} and {len(payloads)} B are not {len(lengths)} events")
-    header = payload = 0
-    for seq, (size, payload_size) in enumerate(lengths, last - len(lengths) + 1):
-        yield JournalEntry(seq, headers[header : header + size], payloads[payload : payload + payload_size])
-        header += size
-        payload += payload_size
+    of_headers, of_payloads = _lengths(sizes)
+    count = len(of_headers)
+    if (sum(of_headers), sum(of_payloads)) != (len(headers), len(payloads)):
+        raise DamagedRowError(last, f"{len(headers)} and {len(payloads)} B are not {count} events")
+    over = max(0, after - last + count)
+    header, payload = sum(of_headers[:over]), sum(of_payloads[:over])
+    for at in range(over, count):
+        end, payload_end = header + of_headers[at], payload + of_payloads[at]
+        yield JournalEntry(last - count + 1 + at, headers[header:end], payloads[payload:payload_end])
+        header, payload = end, payload_end
 
 
 def cost_up_to(seq: int, last: int, cost: int, sizes: bytes) -> int:
     """Return the bytes of a row's events up to `seq`, out of `cost`. Raises `DamagedRowError`."""
-    lengths = _lengths(sizes)
-    if sum(map(sum, lengths)) != cost:
-        raise DamagedRowError(last, f"{len(lengths)} events have not {cost} B")
-    return sum(map(sum, lengths[: max(0, seq - last + len(lengths))]))
+    of_headers, of_payloads = _lengths(sizes)
+    count = len(of_headers)
+    if sum(of_headers) + sum(of_payloads) != cost:
+        raise DamagedRowError(last, f"{count} events have not {cost} B")
+    over = max(0, seq - last + count)
+    return sum(of_headers[:over]) + sum(of_payloads[:over])
 
 
-def _lengths(sizes: bytes) -> list[tuple[int, int]]:
-    """Return the lengths of each event's header and payload."""
+def _lengths(sizes: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the lengths of the events' headers, and of their payloads."""
     count = len(sizes) // (2 * _SIZE)
     both = struct.unpack_from(f"<{2 * count}I", sizes)
-    return list(zip(both[:count], both[count:], strict=True))
+    return both[:count], both[count:]

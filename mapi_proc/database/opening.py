@@ -27,7 +27,7 @@ from logos_process.lock import try_lock
 from mapi_proc.database.errors import DatabaseLockedError, DatabaseUnavailableError
 from mapi_proc.database.identity import mark_clean, settle_identity
 from mapi_proc.database.reader import load_snapshot
-from mapi_proc.database.records import DamagedError, OutboxState, Snapshot
+from mapi_proc.database.records import DamagedError, OutboxState, Snapshot, check_row
 from mapi_proc.database.schema import migrate
 from mapi_proc.database.sidecar import Counts, FileWatch, beside, check_leftover_log
 
@@ -205,10 +205,13 @@ def _open(path: Path, random: Callable[[int], bytes], boot_id: str | None) -> Op
         with _damage():
             database_id, counts, place = settle_identity(connection, path, random, boot_id)
             snapshot = load_snapshot(connection, database_id)
-            (shared,) = connection.execute(
-                "SELECT max((SELECT ifnull(max(id), 0) FROM payload),"
-                " (SELECT ifnull(max(payload_id), 0) FROM journal))"
-            ).fetchone()
+            (shared,) = check_row(
+                connection.execute(
+                    "SELECT max((SELECT ifnull(max(id), 0) FROM payload),"
+                    " (SELECT ifnull(max(payload_id), 0) FROM journal))"
+                ).fetchone(),
+                int,
+            )
         # The start's synced commit has written the log, and SQLite has synced its directory entry with it.
         log_file = os.open(beside(path, "-wal"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         watch = FileWatch(path, lock, log_file, counts, place)

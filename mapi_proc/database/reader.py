@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -52,9 +52,8 @@ def read_page(
     )
     page: list[JournalEntry] = []
     size = 0
-    events = (event for key, *row in rows for event in events_of(key & SEQ_MASK, *row) if event.seq > after)
     try:
-        for event in events:
+        for event in _events(rows, after):
             if event.seq > up_to:
                 break
             page.append(event)
@@ -67,6 +66,11 @@ def read_page(
     finally:
         rows.close()  # an unfinished read would pin the write-ahead log
     return page
+
+
+def _events(rows: Iterable[Row], after: int) -> Iterator[JournalEntry]:
+    for key, header, payload, sizes in rows:
+        yield from events_of(key & SEQ_MASK, header, payload, sizes, after)
 
 
 def find_request(connection: sqlite3.Connection, scope: bytes, request_id: bytes) -> OutboxEntry | None:

@@ -94,6 +94,7 @@ def test_a_damaged_file_is_used_or_moved_aside_and_never_ends_a_start(
         "UPDATE app SET name = x'00' WHERE id = 1",
         "UPDATE app SET acked = 'text' WHERE id = 1",
         "UPDATE outbox SET state = 7 WHERE id = 1",
+        "UPDATE journal SET payload_id = x'01' WHERE key = (SELECT min(key) FROM journal)",
         "UPDATE journal SET time = x'ff' WHERE key = (SELECT min(key) FROM journal)",
         "UPDATE meta SET value = x'7878' WHERE key = 'generation'",
         "UPDATE subscription SET topic = CAST(x'ff' AS TEXT) WHERE app = 1 AND topic LIKE '%/7/%'",

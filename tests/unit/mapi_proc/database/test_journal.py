@@ -22,6 +22,13 @@ def test_what_goes_in_comes_out(first: int, frames: list[tuple[bytes, bytes]]) -
     assert cost == sum(len(header) + len(payload) for header, payload in frames)
     events = list(events_of(row.last, headers, payloads, sizes))
     assert events == [(seq, *pair) for seq, pair in enumerate(frames, first)]
+    for after in range(first - 2, row.last + 1):
+        assert (
+            list(events_of(row.last, headers, payloads, sizes, after)) == events[max(0, after - first + 1) :]
+        )
+        if sizes is not None:
+            over = sum(len(event.header) + len(event.payload) for event in events if event.seq <= after)
+            assert cost_up_to(after, row.last, cost, sizes) == over
 
 
 def test_what_does_not_fit_begins_a_row_of_its_own() -> None:
