@@ -8,11 +8,11 @@ that the server may still send, are at most the window (plus one event, since on
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
-from ipc_schema.mapi.event_codec import decode_app_event, event_cost
+from ipc_schema.mapi.event_codec import decode_app_event, decode_received, event_cost
 from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent
 from logos_client._stream_types import Position, StreamCounters
 from logos_client.events import (
@@ -37,13 +37,9 @@ _WITH_PAYLOAD: Final[dict[type[Any], tuple[type[Any], int]]] = {
 }
 #: Builds a named tuple from a sequence in one step: the class's own `__new__` costs as much as decoding.
 _new_tuple: Final = tuple.__new__
-
-
-class _Queued(NamedTuple):
-    event: Event
-    cost: int
-    position: Position | None
-    local: bool = False
+#: An event, its cost, its stream and seq if it has any, whether it is the client's own. A plain tuple, and
+#: a `Position` only where one is asked for: whatever is made here is made for each event.
+_Queued: TypeAlias = tuple[Event, int, bytes | None, int, bool]
 
 
 class AppStreamReader:
@@ -57,7 +53,8 @@ class AppStreamReader:
             raise ValueError("the credit window needs at least one byte")
         self.window = window
         self._least_grant = max(1, window // 4)
-        self.counters: StreamCounters = StreamCounters()
+        self._counters: StreamCounters = StreamCounters()
+        self._received = 0
         self.stream_id: bytes | None = None
         self.last_seq: int = 0
         self._queue: deque[_Queued] = deque()
@@ -66,8 +63,15 @@ class AppStreamReader:
         self._in_hand: _Queued | None = None
         self._received_cost = 0  # since the last hello
         self._granted = 0  # since the last hello
-        self._handled: Position | None = None
+        self._handled_stream: bytes | None = None
+        self._handled_seq = 0
         self._acked: Position | None = None
+
+    @property
+    def counters(self) -> StreamCounters:
+        """What has come so far."""
+        self._counters.received = self._received
+        return self._counters
 
     # -- the connection --------------------------------------------------------------------------------------
 
@@ -98,76 +102,86 @@ class AppStreamReader:
         """Queue an event from its frames. Return None if it is not for the app."""
         header = frames[1]
         payload = frames[2] if len(frames) > 2 else b""
+        message = decode_received(header, payload, MessageReceived)
+        if message is not None and message[1] == self.last_seq + 1 and message[0] == self.stream_id:
+            # What comes most: the next message. All else, a message out of order too, is looked at below.
+            cost = len(header) + len(payload)
+            self._received_cost += cost
+            self.last_seq += 1
+            self._received += 1
+            self._put(message, cost, self.stream_id, self.last_seq)
+            return message
         try:
             event = decode_app_event(header)
         except IpcError:
-            self.counters.garbage += 1
+            self._counters.garbage += 1
             return None
         kind = type(event)
         if kind is AppHeartbeat:
             return None
         if kind is wire.TakenOver:
             taken_over = TakenOver(*event)
-            self._put(taken_over, 0, None)
+            self._put(taken_over, 0, None, 0)
             return taken_over
         cost = event_cost(header, payload)
         self._received_cost += cost
         stream_id, seq = event[0], event[1]
         if stream_id != self.stream_id:
-            self.counters.garbage += 1
+            self._counters.garbage += 1
             return None
         if seq != self.last_seq + 1:
             if seq <= self.last_seq:
-                self.counters.duplicates += 1
+                self._counters.duplicates += 1
                 return None
             if not (isinstance(event, wire.EventsDropped) and event.first <= self.last_seq + 1):
                 self._report_missing(event[2], seq)
         self.last_seq = seq
-        position = _new_tuple(Position, (stream_id, seq))
         if kind is UnknownAppEvent:
-            self.counters.unknown += 1
-            self._handled_with_the_last(position)
+            self._counters.unknown += 1
+            self._handled_with_the_last(stream_id, seq)
             return None
-        self.counters.received += 1
+        self._received += 1
         shown: Event
         if kind in _WITH_PAYLOAD:
             cls, at = _WITH_PAYLOAD[kind]
             shown = _new_tuple(cls, (*event[:at], payload, *event[at:]))
         else:
             shown = _new_tuple(SHOWN[kind], event)
-        self._put(shown, cost, position)
+        self._put(shown, cost, stream_id, seq)
         return shown
 
-    def _handled_with_the_last(self, position: Position) -> None:
+    def _handled_with_the_last(self, stream_id: bytes, seq: int) -> None:
         """Count an event that is not shown as handled together with the event before it."""
         if self._queue:
-            self._queue[-1] = self._queue[-1]._replace(position=position)
+            event, cost, _, _, local = self._queue[-1]
+            self._queue[-1] = (event, cost, stream_id, seq, local)
         elif self._in_hand is not None:
-            self._in_hand = self._in_hand._replace(position=position)
+            event, cost, _, _, local = self._in_hand
+            self._in_hand = (event, cost, stream_id, seq, local)
         else:
-            self._handled = position
+            self._handled_stream, self._handled_seq = stream_id, seq
 
     def _report_missing(self, time_ns: int, seq: int) -> None:
         """Report events that the server skipped without saying so."""
         assert self.stream_id is not None
         first, last = self.last_seq + 1, seq - 1
-        self.counters.missing += seq - first
-        self._put(EventsDropped(self.stream_id, last, time_ns, first, last, "never received"), 0, None)
+        self._counters.missing += seq - first
+        self._put(EventsDropped(self.stream_id, last, time_ns, first, last, "never received"), 0, None, 0)
 
     def put_local(self, event: LinkLost | LinkRestored) -> None:
         """Queue an event of the client's own. Beyond the bound the oldest of them are dropped."""
         if self._local >= _MAX_LOCAL_EVENTS:
             for index, queued in enumerate(self._queue):
-                if queued.local:
+                if queued[4]:
                     del self._queue[index]
                     self._local -= 1
-                    self.counters.local_dropped += 1
+                    self._counters.local_dropped += 1
                     break
         self._local += 1
-        self._queue.append(_Queued(event, 0, None, local=True))
+        self._queue.append((event, 0, None, 0, True))
 
-    def _put(self, event: Event, cost: int, position: Position | None) -> None:
-        self._queue.append(_new_tuple(_Queued, (event, cost, position, False)))
+    def _put(self, event: Event, cost: int, stream_id: bytes | None, seq: int) -> None:
+        self._queue.append((event, cost, stream_id, seq, False))
         self._queued_bytes += cost
 
     # -- events out ------------------------------------------------------------------------------------------
@@ -187,9 +201,9 @@ class AppStreamReader:
         if not self._queue:
             return None
         queued = self._in_hand = self._queue.popleft()
-        if queued.local:
+        if queued[4]:
             self._local -= 1
-        return queued.event
+        return queued[0]
 
     def put_back(self) -> None:
         """Give back the event in hand: it was not handled."""
@@ -203,14 +217,15 @@ class AppStreamReader:
         if queued is None:
             return
         self._in_hand = None
-        self._queued_bytes -= queued.cost
-        if queued.position is not None:
-            self._handled = queued.position
+        _, cost, stream_id, seq, _ = queued
+        self._queued_bytes -= cost
+        if stream_id is not None:
+            self._handled_stream, self._handled_seq = stream_id, seq
 
     def position_of(self, event: Event | Position | None) -> Position | None:
         """Return the position of an event, or of the last handled one; None if there is none."""
         if event is None:
-            return self._handled
+            return None if self._handled_stream is None else Position(self._handled_stream, self._handled_seq)
         if isinstance(event, Position):
             return event
         if isinstance(event, LinkLost | LinkRestored | TakenOver):
@@ -231,12 +246,11 @@ class AppStreamReader:
 
     def ack_due(self) -> Position | None:
         """Return the last position handled but not acknowledged, or None."""
-        handled = self._handled
-        if handled is None or handled.stream_id != self.stream_id:
+        if self._handled_stream is None or self._handled_stream != self.stream_id:
             return None
-        if self._acked is not None and handled.seq <= self._acked.seq:
+        if self._acked is not None and self._handled_seq <= self._acked.seq:
             return None
-        return handled
+        return Position(self._handled_stream, self._handled_seq)
 
     def acked(self, position: Position) -> None:
         """Record that `position` was acknowledged."""

@@ -8,7 +8,7 @@ them once, for the journal and for any number of apps, and `AppEventEncoder` put
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from msgpack import Packer, packb
 
@@ -33,12 +33,15 @@ __all__ = [
     "AppEventEncoder",
     "AppEventError",
     "decode_app_event",
+    "decode_received",
     "encode_app_event",
     "event_cost",
     "event_frames",
     "fields_packer",
     "pack_fields",
 ]
+
+_T = TypeVar("_T", bound=tuple[Any, ...])
 
 APP_EVENT: Final = 1
 """First element of an event's header; a reply has its correlation id there."""
@@ -137,38 +140,64 @@ def decode_app_event(frame: bytes) -> AppEvent:
     """Decode the header of an event. Raises `AppEventError`, and nothing else, whatever the bytes."""
     try:
         header = unpack_header(frame, MAX_APP_EVENT_HEADER)
-        if _LIVE_SIZE <= len(header) <= _RECEIVED_SIZE and header[3] == _RECEIVED:
-            # The checks of the rows, inlined for what comes most; the rows word the error.
-            first, stream_id, seq, _, time_ns, topic, digest, stamp, meta, ephemeral, version, *said = header
-            source = said[0] if said else LIVE
-            if (
-                type(first) is int
-                and first == APP_EVENT
-                and type(header[3]) is int  # True and 1.0 equal 1, too
-                and type(stream_id) is bytes
-                and len(stream_id) == 16
-                and type(seq) is int
-                and 0 <= seq <= INT64_MAX
-                and type(time_ns) is int
-                and INT64_MIN <= time_ns <= INT64_MAX
-                and type(topic) is str
-                and type(digest) is bytes
-                and len(digest) == 32
-                and type(stamp) is int
-                and INT64_MIN <= stamp <= INT64_MAX
-                and type(meta) is bytes
-                and len(meta) <= MAX_META_SIZE
-                and type(ephemeral) is bool
-                and type(version) is int
-                and 0 <= version <= _MAX_UINT32
-                and type(source) is str
-                and len(source) <= _MAX_SOURCE
-            ):
-                fields = (stream_id, seq, time_ns, topic, digest, stamp, meta, ephemeral, version, source)
-                return _new_tuple(MessageReceived, fields)
-        return _decode_any(header)
+        fields = _received(header)
+        return _decode_any(header) if fields is None else _new_tuple(MessageReceived, fields)
     except FieldError as error:
         raise AppEventError(str(error)) from None
+
+
+def decode_received(frame: bytes, payload: bytes, cls: type[_T]) -> _T | None:
+    """Decode a received message as a named tuple that has the payload behind the content topic.
+
+    Return None for every other event, and for what is none: `decode_app_event` tells what it is.
+    """
+    try:
+        fields = _received(unpack_header(frame, MAX_APP_EVENT_HEADER))
+    except FieldError:
+        return None
+    if fields is None:
+        return None
+    stream_id, seq, time_ns, topic, digest, stamp, meta, ephemeral, version, source = fields
+    whole = (stream_id, seq, time_ns, topic, payload, digest, stamp, meta, ephemeral, version, source)
+    return _new_tuple(cls, whole)
+
+
+def _received(header: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return the fields of a received message, None unless the header is that of one and has no fault."""
+    # The checks of the rows, inlined for what comes most; the rows word the error.
+    if len(header) == _LIVE_SIZE:
+        first, stream_id, seq, kind, time_ns, topic, digest, stamp, meta, ephemeral, version = header
+        source: Any = LIVE
+    elif len(header) == _RECEIVED_SIZE:
+        first, stream_id, seq, kind, time_ns, topic, digest, stamp, meta, ephemeral, version, source = header
+    else:
+        return None
+    if (
+        type(first) is int
+        and first == APP_EVENT
+        and type(kind) is int  # True and 1.0 equal 1, too
+        and kind == _RECEIVED
+        and type(stream_id) is bytes
+        and len(stream_id) == 16
+        and type(seq) is int
+        and 0 <= seq <= INT64_MAX
+        and type(time_ns) is int
+        and INT64_MIN <= time_ns <= INT64_MAX
+        and type(topic) is str
+        and type(digest) is bytes
+        and len(digest) == 32
+        and type(stamp) is int
+        and INT64_MIN <= stamp <= INT64_MAX
+        and type(meta) is bytes
+        and len(meta) <= MAX_META_SIZE
+        and type(ephemeral) is bool
+        and type(version) is int
+        and 0 <= version <= _MAX_UINT32
+        and type(source) is str
+        and len(source) <= _MAX_SOURCE
+    ):
+        return stream_id, seq, time_ns, topic, digest, stamp, meta, ephemeral, version, source
+    return None
 
 
 def _decode_any(header: tuple[Any, ...]) -> AppEvent:

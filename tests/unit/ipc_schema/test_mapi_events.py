@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import pytest
@@ -16,6 +16,7 @@ from ipc_schema.mapi.event_codec import (
     AppEventEncoder,
     AppEventError,
     decode_app_event,
+    decode_received,
     encode_app_event,
     event_cost,
     event_frames,
@@ -201,6 +202,35 @@ def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, ob
     assert isinstance(event, AppEventError) == isinstance(declared, FieldError)
     if isinstance(event, MessageReceived):
         assert list(event[3:]) == declared
+
+
+class Shown(NamedTuple):
+    """A received message as a client shows it."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    content_topic: str
+    payload: bytes
+    message_hash: bytes
+    timestamp: int
+    meta: bytes
+    ephemeral: bool
+    version: int
+    source: str
+
+
+@given(st.one_of([frames_near((1, STREAM, 7, int(kind), NOW, *item[1])) for kind, item in EXAMPLES.items()]))
+def test_a_message_with_its_payload_is_the_same_message(frame: bytes) -> None:
+    event = attempt(lambda: decode_app_event(frame), AppEventError)
+    shown = decode_received(frame, b"payload", Shown)
+    if shown is None:
+        assert not isinstance(event, MessageReceived) or len(msgpack.unpackb(frame)) > 12, (
+            "of a later version"
+        )
+    else:
+        assert isinstance(event, MessageReceived)
+        assert {**event._asdict(), "payload": b"payload"} == shown._asdict()
 
 
 def test_the_cost_is_the_length_of_both_frames() -> None:
