@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import logos_client
 from ipc_schema.errors import ErrorCode
 from ipc_schema.fields import FieldError
 from ipc_schema.frames import is_app_event
@@ -204,26 +205,10 @@ def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, ob
         assert list(event[3:]) == declared
 
 
-class Shown(NamedTuple):
-    """A received message as a client shows it."""
-
-    stream_id: bytes
-    seq: int
-    time_ns: int
-    content_topic: str
-    payload: bytes
-    message_hash: bytes
-    timestamp: int
-    meta: bytes
-    ephemeral: bool
-    version: int
-    source: str
-
-
 @given(st.one_of([frames_near((1, STREAM, 7, int(kind), NOW, *item[1])) for kind, item in EXAMPLES.items()]))
 def test_a_message_with_its_payload_is_the_same_message(frame: bytes) -> None:
     event = attempt(lambda: decode_app_event(frame), AppEventError)
-    shown = decode_received(frame, b"payload", Shown)
+    shown = decode_received(frame, b"payload", logos_client.MessageReceived)
     if shown is None:
         assert not isinstance(event, MessageReceived) or len(msgpack.unpackb(frame)) > 12, (
             "of a later version"
