@@ -13,7 +13,7 @@ MINUTES ?= 30
 ROUNDS ?= 10
 SCENARIO ?=
 COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/unit/kernel_proc/ipc \
-  tests/unit/kernel_proc/test_publishing.py tests/unit/ipc_schema tests/unit/logos_sockets tests/unit/logos_client tests/unit/logos_gateway tests/unit/mapi_proc \
+  tests/unit/kernel_proc/test_publishing.py tests/unit/kernel_proc/test_node.py tests/unit/kernel_proc/protocols tests/unit/ipc_schema tests/unit/logos_sockets tests/unit/logos_client tests/unit/logos_gateway tests/unit/mapi_proc \
   tests/faults/test_relay_peers.py tests/faults/test_mapi_killed.py $(addprefix tests/integration/test_, relay_nodes.py relay_wire.py \
   kernel_requests.py kernel_events.py client_messaging.py client_kernel.py mapi_messages.py mapi_apps.py mapi_delivery.py gateway_apps.py gateway_security.py)
 NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js

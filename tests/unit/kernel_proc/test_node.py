@@ -100,7 +100,7 @@ class BrokenPartError(Exception):
         (EventPublisher, "run", "ipc"),
         (Shards, "expire", "leases"),
         (EventLoopLag, "run", "event loop lag"),
-        (RelayService, "_beat", "relay"),
+        (RelayService, "run", "relay"),
         (Keepalive, "run", "host"),
     ],
 )
@@ -125,7 +125,10 @@ def test_a_part_that_fails_ends_the_node(
             monkeypatch.setattr(owner, method, broken)
         else:
 
-            async def broken_later(*_args: object) -> None:
+            async def broken_later(
+                *_args: object, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+            ) -> None:
+                task_status.started()
                 await until_ready(node)
                 raise BrokenPartError
 

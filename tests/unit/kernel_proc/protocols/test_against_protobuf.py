@@ -292,5 +292,7 @@ def test_relay_control(
     assert read == theirs
     found = decode_rpc(rpc_pb2.RPC(control=theirs).SerializeToString()).control
     assert found is not None
-    for name in Control.__slots__:
+    fields = [name for name in dir(Control) if name[0] != "_" and not callable(getattr(Control, name))]
+    assert len(fields) == 5
+    for name in fields:
         assert list(getattr(found, name)) == list(getattr(ours, name)), name
